@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "shares": "List the shares of a stream, or end one.",
     "stats": "Show the router, the processes and the streams.",
     "latency": "Show how late frames and alerts are, hop by hop.",
+    "why": "Say why a stream, viewer, user or alert was not seen.",
     "cluster": "Show hosts, slots, links, NATS, and what is missing.",
     "reservations": "List the reserved stream ids with their users, or release one.",
     "doctor": "Check settings, store, clocks, keys and ports.",

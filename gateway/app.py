@@ -14,6 +14,8 @@ from watchout.common.process.command import process_command
 from watchout.common.service import Tasks, run
 from watchout.common.settings import Settings
 from watchout.common.supervisor import Periodic
+from watchout.common.why.incident import IncidentKind
+from watchout.common.why.memory import memory_of
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.context import Context
 from watchout.gateway.drain import Drain
@@ -33,6 +35,8 @@ from watchout.gateway.shares.requests import ShareRequests
 from watchout.gateway.shares.source import GatewayShares
 from watchout.gateway.shares.tokens import ShareTokens
 from watchout.gateway.stream_ids import StreamIds
+from watchout.gateway.why.measuring import Measuring
+from watchout.gateway.why.recorder import Recorder
 from watchout.identity import make_authenticator
 
 _log = log.get("gateway.app")
@@ -47,10 +51,10 @@ class Gateway:
 
     def __init__(self, settings: Settings, carrier: MemberCarrier | None = None) -> None:
         self._settings = settings
-        metrics = Metrics()
+        metrics, memory = Metrics(), memory_of(settings)
         self._tasks = Tasks()
         self._link = RouterClient(
-            settings, metrics, sockets=lambda: self._context.connections.authenticated, carrier=carrier
+            settings, metrics, sockets=lambda: self._context.connections.authenticated, memory=memory, carrier=carrier
         )
         hub = Hub(
             wake=self._link.wake,
@@ -76,7 +80,9 @@ class Gateway:
             AlertRates(settings.alert_rate),
             AlertRates(settings.service_alert_rate),
             ShareTokens(share_key(settings.home)),
+            Recorder(settings, memory, self._link.name),
         )
+        hub.delivery.on_told = self._context.recorder.told
         self._shares = GatewayShares(
             self._context.share_tokens, ShareRequests(self._link), enabled=settings.share_max_s > 0
         )
@@ -97,6 +103,7 @@ class Gateway:
         self._port.open()
         await context.authenticator.open()
         self._link.start(context.hub)
+        self._link.on_ask = Measuring(context, self._link.links).on_ask
         self._linked = True
         self._http = HttpServer(context)
         await self._http.start()
@@ -138,6 +145,7 @@ class Gateway:
     async def drain(self) -> None:
         """Ask the clients to reconnect, and wait until they have left; from when on none is accepted: `Drain`."""
         self._link.ending = True
+        self._context.recorder.of_everybody(IncidentKind.DRAIN)
         await self._drain.run()
         if self._http is not None:
             await self._http.finish_requests()

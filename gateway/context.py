@@ -25,6 +25,7 @@ from watchout.gateway.router_client import RouterClient
 from watchout.gateway.shares.tokens import ShareTokens
 from watchout.gateway.silence import SilenceTable
 from watchout.gateway.stream_ids import StreamIds
+from watchout.gateway.why.recorder import Recorder
 from watchout.identity import Authenticator
 
 #: Replays of recent alerts that run at once, each holding the alerts that the router keeps of one stream; on the whole
@@ -81,6 +82,10 @@ class MovingPicture(Protocol):
 
     def __hash__(self) -> int: ...
 
+    @property
+    def subscription(self) -> Subscription:
+        """The subscription that its pictures are of."""
+
     def end(self) -> None:
         """Send no more pictures and finish the response."""
 
@@ -111,6 +116,8 @@ class Context:
     service_alert_rate: AlertRates
     #: Makes and reads the tokens of shared streams.
     share_tokens: ShareTokens
+    #: What is remembered for `watchout-ctl why`, and the access log.
+    recorder: Recorder
     #: Read buffer that all sockets share; empty between two callbacks of the event loop.
     scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(SCRATCH_BYTES)))
     #: Open WebSockets.
@@ -154,5 +161,6 @@ class Context:
         dropped = subscription.take_newly_dropped()
         if dropped:
             self.hub.reports.count_dropped(subscription.stream, dropped)
+            self.recorder.dropped(subscription, dropped)
             for why, count in dropped.items():
                 self.metrics.values[why.metric] += count

@@ -13,6 +13,7 @@ from watchout.gateway.context import Context
 from watchout.gateway.listen import tls
 from watchout.gateway.listen.tls import Certificate
 from watchout.gateway.silence import LOOK_EVERY_S
+from watchout.gateway.why.recorder import note_rates
 
 #: Seconds between two updates of stream states, demand and connection counts.
 TICK_S: Final = 1.0
@@ -46,6 +47,7 @@ class Housekeeping:
         begun = [
             every(TICK_S, lambda: hub.tick(loop.time(), now_ms()), "states of streams"),
             every(TICK_S, lambda: hub.notices.send_demand(loop.time(), now_ms()), "demand"),
+            every(TICK_S, self._note_rates, "rates and drops"),
             every(TICK_S, self._count_connections, "counts of connections"),
             every(TRIM_EVERY_S, self._trim_memory, "memory to give back"),
             every(self._sweep_every_s, self._sweep, "sweep of sockets"),
@@ -67,6 +69,12 @@ class Housekeeping:
         metrics.set(metric_names.UNFINISHED_BYTES, context.unfinished.bytes)
         metrics.set(metric_names.WAITING_FRAME_BYTES, context.waiting_frames.total_bytes)
         metrics.set(metric_names.WAITING_FRAMES_EVICTED, context.waiting_frames.evicted)
+
+    def _note_rates(self) -> None:
+        """Note the rates of publishers, and the frames that viewers behind an outbound queue dropped in this second."""
+        now, hub = asyncio.get_running_loop().time(), self._context.hub
+        for subscription in note_rates(hub.publications(), hub.streams, now):
+            self._context.count_dropped(subscription)
 
     def _trim_memory(self) -> None:
         """Return memory to the system after many connections have closed: the allocator would keep it."""

@@ -165,15 +165,17 @@ class ConnectionSlot:
 
     Attributes:
         reached: The limit that this connection exceeds: send the error and close it. None: it is within all limits.
+        address: The client's address as text; empty while it is not known.
         give_way: Ends the connection at once, so that the error of a newer refused one can be delivered; None: it
             cannot be ended so.
     """
 
-    __slots__ = ("_connections", "_is_open", "_is_unauthenticated", "_key", "give_way", "reached")
+    __slots__ = ("_connections", "_is_open", "_is_unauthenticated", "_key", "address", "give_way", "reached")
 
     def __init__(self, connections: Connections, key: str | None) -> None:
         self._connections = connections
         self._key = key
+        self.address = ""
         self._is_open = self._is_unauthenticated = True
         self.reached: LimitReached | None = None
         self.give_way: Callable[[], object] | None = None

@@ -17,6 +17,7 @@ from watchout.common.bus.messages import (
     REPORT_CHUNK,
     AlertNotification,
     AlertStamps,
+    AskWhy,
     Claim,
     ErrorForPublisher,
     FetchNewest,
@@ -47,6 +48,8 @@ from watchout.common.process import about
 from watchout.common.process.process_name import member_name
 from watchout.common.settings import Settings
 from watchout.common.tracing import spans, tracer
+from watchout.common.why.incident import Incident, IncidentKind
+from watchout.common.why.memory import IncidentMemory
 from watchout.gateway import fastpath
 from watchout.gateway.alert_requests import AlertRequests, unexpected
 from watchout.gateway.authorization import Authorization
@@ -82,10 +85,12 @@ class RouterClient:
         settings: `WATCHOUT_HOME`, `ROUTER_TIMEOUT_S` and the addresses of the bus.
         metrics: The metrics of this process, which heartbeats carry to the router.
         sockets: Returns the number of authenticated sockets.
+        memory: Remembers, for `watchout-ctl why`, when a router was lost; None: for nobody.
         carrier: What carries the messages to the router and to other members; None: the one of the settings.
 
     Attributes:
         ending: The process drains: a lost router is not logged.
+        on_ask: Answers a question of `watchout-ctl why` to the router of a slot.
         links: The connections to the routers, one for each slot.
         latency: Feeds the latency ledger of this gateway.
         queries: What the routers know of more than one stream.
@@ -98,18 +103,23 @@ class RouterClient:
         metrics: Metrics,
         *,
         sockets: Callable[[], int],
+        memory: IncidentMemory | None = None,
         carrier: MemberCarrier | None = None,
     ) -> None:
         self._settings = settings
         self._authorization = Authorization(settings)
         self._sockets = sockets
+        self._memory = IncidentMemory() if memory is None else memory
         self._metrics = metrics
         self._flushing = False
         self._frame_requests = FrameRequests(settings.router_timeout_s)
         self.latency = LatencyRecorder(LatencyLedger(objectives_of(settings)))
         #: By slot: epoch of the router that was last sent the reservations of streams that ended here.
         self._reserved_epochs: dict[int, int] = {}
+        #: Slots whose router was lost, and has not come back.
+        self._lost: set[int] = set()
         self.ending = False
+        self.on_ask: Callable[[int, AskWhy], object] = lambda _slot, _ask: None
         self._name = member_name(settings, "gateway")
         self._tracer = tracer.active()
         self._reported = about.reported_settings(settings)
@@ -319,6 +329,8 @@ class RouterClient:
     def _on_message(self, slot: int, body: FromRouter) -> None:
         now_ms = clock.now_ms()
         match body:
+            case AskWhy():
+                self.on_ask(slot, body)
             case StatusUpdate():
                 owner_known = self.hub.local_owner(body.stream) is not None
                 if body.user is not None and not owner_known:
@@ -413,6 +425,11 @@ class RouterClient:
                 yield reservations
             self._reserved_epochs[slot] = epoch
 
+    @property
+    def name(self) -> str:
+        """The name under which this process joins the routers."""
+        return self._name
+
     def metrics(self) -> tuple[str, dict[str, float]]:
         """Return the name and the metrics of this process."""
         return self._name, self._read_metrics()
@@ -440,6 +457,9 @@ class RouterClient:
         return metrics
 
     def _on_joined(self, slot: int, new_epoch: bool) -> None:
+        if slot in self._lost:
+            self._lost.discard(slot)
+            self._remember(IncidentKind.ROUTER_JOINED, slot)
         _log.info("router joined", epoch=self.links.at(slot).epoch, **self.links.where(slot))
         self.alert_requests.on_joined(slot, new_epoch)
         self._latency_reporter.tell_all()
@@ -450,7 +470,13 @@ class RouterClient:
     def _on_lost(self, slot: int) -> None:
         self.alert_requests.on_lost()
         self._metrics.count(metric_names.ROUTER_LOST)
+        self._lost.add(slot)
+        self._remember(IncidentKind.ROUTER_LOST, slot)
         self._loop.call_later(LOST_LOGGED_AFTER_S, self._log_lost, slot)
+
+    def _remember(self, what: IncidentKind, slot: int) -> None:
+        where = f"slot {slot}" if self.links.slots > 1 else ""
+        self._memory.add(Incident(what=what, at=clock.now_ms(), reason=where))
 
     def _log_lost(self, slot: int) -> None:
         link = self.links.at(slot)

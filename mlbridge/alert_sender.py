@@ -26,6 +26,7 @@ from watchout.common.tracing import spans, tracer
 from watchout.mlbridge.alert_lane import AlertLane, AlertRouter
 from watchout.mlbridge.alerts import AlertQueue, mark_stale, read_alerts
 from watchout.mlbridge.cooldown import Cooldown
+from watchout.mlbridge.incidents import BridgeIncidents
 from watchout.mlbridge.latency import BridgeLatency
 from watchout.mlbridge.shown_frames import ShownFrames
 
@@ -51,6 +52,7 @@ class AlertSender:
         scrub: removes secrets from a text of the service.
         keep_s: how long an alert is kept for the router's successor, in seconds.
         latency: feeds the latency ledger; None: nothing is measured.
+        incidents: remembers what became of alerts, for `watchout-ctl why`; None: nothing does.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class AlertSender:
         scrub: Callable[[str], str] = str,
         keep_s: float = KEEP_S,
         latency: BridgeLatency | None = None,
+        incidents: BridgeIncidents | None = None,
     ) -> None:
         self._latency = latency
         self._metrics = metrics
@@ -77,6 +80,7 @@ class AlertSender:
         self._log_allowance = TokenBucket(LOG_RATE, LOG_BURST, time.monotonic())
         self._unlogged = 0
         self._tracer = tracer.active()
+        self._incidents = incidents
         self._lanes = [
             AlertLane(
                 slot,
@@ -101,11 +105,13 @@ class AlertSender:
         """
         read = read_alerts(values, frame, now_ms=now_ms())
         for reason in read.refused:
-            self.on_refused(reason)
+            self.on_refused(reason, "" if frame is None else frame.stream_id)
         now = time.monotonic()
         for alert, size_bytes in read.alerts:
             alert_to_send = self._cooldown.take(alert, now)
             if alert_to_send is None:
+                if self._incidents is not None and self._cooldown.held_by:
+                    self._incidents.held(alert, self._cooldown.held_by)
                 continue
             if age_ms is not None and self._max_age_s is not None and age_ms > self._max_age_s * 1000:
                 alert_to_send = mark_stale(alert_to_send, age_ms)
@@ -115,9 +121,12 @@ class AlertSender:
             term = self._keep_picture(alert_to_send.stream_id, alert_to_send.frame_id, frame)
             slot = slot_of(alert_to_send.stream_id, len(self._lanes))
             raised = Raised(alert_to_send, size_bytes, term, stamps=self._stamps_of(alert_to_send, frame))
+            if self._incidents is not None:
+                self._incidents.raised(alert_to_send, age_ms)
             dropped = self._queue.put(raised, slot)
             if dropped:
                 self._metrics.count(metric_names.ALERTS_DROPPED, dropped)
+                self._remember_lost()
                 self._warn("an alert was dropped, too many wait for the router", waiting=len(self._queue))
             self._lanes[slot].wake()
         self._metrics.set(metric_names.ALERTS_SUPPRESSED, self._cooldown.suppressed)
@@ -132,10 +141,18 @@ class AlertSender:
         self._accepted.prune(time.monotonic())
         self._lanes[slot].on_lost()
 
-    def on_refused(self, reason: str) -> None:
-        """Count and log an alert that is not valid."""
+    def on_refused(self, reason: str, stream: str = "") -> None:
+        """Count and log an alert that is not valid.
+
+        Args:
+            reason: why.
+            stream: the stream of its frame; empty: unknown.
+        """
         self._metrics.count(metric_names.ALERTS_REFUSED)
-        self._warn("an alert of the ML service was refused", reason=self._scrub(reason)[:200])
+        text = self._scrub(reason)[:200]
+        if self._incidents is not None:
+            self._incidents.refused(stream, text)
+        self._warn("an alert of the ML service was refused", reason=text)
 
     async def close(self, timeout_s: float) -> None:
         """Wait up to `timeout_s` seconds until all alerts are sent, then stop sending."""
@@ -170,6 +187,11 @@ class AlertSender:
             if self._frames is not None and alert.frame_id is not None:
                 frame = self._frames.find(alert.stream_id, alert.frame_id)
         return self._latency.stamps_of(frame)
+
+    def _remember_lost(self) -> None:
+        for lost in self._queue.dropped:
+            if self._incidents is not None:
+                self._incidents.lost(lost.alert)
 
     def _warn(self, event: str, **values: object) -> None:
         if not self._log_allowance.take(time.monotonic()):

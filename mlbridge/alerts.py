@@ -102,6 +102,10 @@ class AlertQueue:
     Args:
         max_alerts: most alerts.
         max_bytes: most bytes; one larger alert may wait alone.
+
+    Attributes:
+        bytes: bytes of those that wait.
+        dropped: those that the last `put` dropped.
     """
 
     def __init__(self, *, max_alerts: int = MAX_WAITING, max_bytes: int = MAX_WAITING_BYTES) -> None:
@@ -111,6 +115,7 @@ class AlertQueue:
         self._numbers = itertools.count()
         self._count = 0
         self.bytes = 0
+        self.dropped: list[Raised] = []
 
     def __len__(self) -> int:
         return self._count
@@ -120,11 +125,11 @@ class AlertQueue:
         self._waiting.setdefault(slot, deque()).append((next(self._numbers), raised))
         self._count += 1
         self.bytes += raised.size_bytes
-        dropped = 0
+        self.dropped = []
         while self._count > self._max_alerts or (self.bytes > self._max_bytes and self._count > 1):
-            self._pop(min((slot for slot, waiting in self._waiting.items() if waiting), key=self._oldest))
-            dropped += 1
-        return dropped
+            slots = (slot for slot, waiting in self._waiting.items() if waiting)
+            self.dropped.append(self._pop(min(slots, key=self._oldest)))
+        return len(self.dropped)
 
     def first(self, slot: int = 0) -> Raised | None:
         """Return the oldest alert of a slot, None when there is none. It stays until `done`."""
@@ -139,6 +144,8 @@ class AlertQueue:
     def _oldest(self, slot: int) -> int:
         return self._waiting[slot][0][0]
 
-    def _pop(self, slot: int) -> None:
+    def _pop(self, slot: int) -> Raised:
         self._count -= 1
-        self.bytes -= self._waiting[slot].popleft()[1].size_bytes
+        raised = self._waiting[slot].popleft()[1]
+        self.bytes -= raised.size_bytes
+        return raised

@@ -15,7 +15,15 @@ import click
 from watchout.common import log, metric_names, service
 from watchout.common.alerts.unconfirmed import FENCED_KEEP_S, KEEP_S
 from watchout.common.bus.mesh import MemberCarrier
-from watchout.common.bus.messages import BadFrame, CoverageReport, FromRouter, Hello, Message
+from watchout.common.bus.messages import (
+    AskWhy,
+    BadFrame,
+    CoverageReport,
+    FromRouter,
+    Hello,
+    Message,
+    WhyAnswered,
+)
 from watchout.common.bus.router_links import RouterLinks
 from watchout.common.bus.transport_choice import bridge_carrier
 from watchout.common.latency.ledger import LatencyLedger
@@ -29,6 +37,7 @@ from watchout.common.settings import Settings
 from watchout.mlbridge.alert_sender import AlertSender
 from watchout.mlbridge.dispatcher import Dispatcher
 from watchout.mlbridge.failover import Failover
+from watchout.mlbridge.incidents import BridgeIncidents
 from watchout.mlbridge.latency import BridgeLatency
 from watchout.mlbridge.scheduler import Scheduler
 from watchout.mlbridge.scrubber import scrubber_of
@@ -55,6 +64,7 @@ class Bridge:
         self._settings = settings
         self._carrier = carrier
         self._metrics = Metrics()
+        self._incidents = BridgeIncidents(settings, member_name(settings, "mlbridge"))
         self._links: RouterLinks | None = None
         self._dispatcher: Dispatcher | None = None
         self._alert_sender: AlertSender | None = None
@@ -82,7 +92,7 @@ class Bridge:
             request_timeout_s=settings.router_timeout_s,
             snapshot=_no_snapshot,
             metrics=self._read_metrics,
-            on_message=_ignore,
+            on_message=self._on_message,
             on_frame=None if target is None else self._on_frame,
             on_joined=self._on_joined,
             on_lost=self._on_lost,
@@ -140,6 +150,7 @@ class Bridge:
             scrub=scrub,
             keep_s=FENCED_KEEP_S if links.fenced else KEEP_S,
             latency=latency,
+            incidents=self._incidents,
         )
         targets = [target]
         fallback = None if settings.ml_fallback_url is None else open_target(settings, settings.ml_fallback_url)
@@ -163,6 +174,7 @@ class Bridge:
             on_sent=frames.add,
             scrub=scrub,
             latency=latency,
+            incidents=self._incidents,
         )
         await dispatcher.open()
         self._dispatcher = dispatcher
@@ -176,6 +188,13 @@ class Bridge:
     def _on_frame(self, data: bytes | memoryview) -> None:
         if self._dispatcher is not None:
             self._dispatcher.on_frame(data)
+
+    def _on_message(self, slot: int, body: FromRouter) -> None:
+        """Answer a question of `watchout-ctl why`; bridges receive no other unsolicited messages."""
+        links = self._links
+        if isinstance(body, AskWhy) and links is not None:
+            answer = self._incidents.answer(body.about, asyncio.get_running_loop().time(), links.own_id)
+            links.at(slot).send(WhyAnswered(request=body.request, body=answer))
 
     def _report(self, body: BadFrame | CoverageReport) -> bool:
         """Send a report to the router that it is for; return whether that is there, or any of several."""
@@ -220,10 +239,6 @@ async def _no_snapshot(_slot: int = 0) -> AsyncIterator[Message]:
     nothing: tuple[Message, ...] = ()
     for message in nothing:
         yield message
-
-
-def _ignore(_slot: int, _body: FromRouter) -> None:
-    """Ignore: bridges receive no unsolicited messages."""
 
 
 #: Options of the command line, each with the setting that it overrides.

@@ -40,12 +40,14 @@ def kind_of(alert: Alert) -> str:
 class _Pause:
     """The time after an alert in which `Cooldown` holds back further alerts of the same stream and kind.
 
-    `until` is its end in seconds, `rank` the severity that began it, `suppressed` the number of alerts held back.
+    `until` is its end in seconds, `rank` the severity that began it, `suppressed` the number of alerts held back,
+    `cause` the id of the alert that began it.
     """
 
     until: float
     rank: int
     suppressed: int = 0
+    cause: str = ""
 
 
 class Cooldown:
@@ -61,6 +63,7 @@ class Cooldown:
     Attributes:
         suppressed: alerts that were held back by a pause.
         repeated: alerts with an id that was received before.
+        held_by: the alert that began the pause which held the last alert back; empty: none did.
     """
 
     def __init__(self, pause_s: float, *, max_kinds: int = MAX_KINDS, max_ids: int = MAX_IDS) -> None:
@@ -71,12 +74,14 @@ class Cooldown:
         self._ids: OrderedDict[tuple[str, str], float] = OrderedDict()
         self.suppressed = 0
         self.repeated = 0
+        self.held_by = ""
 
     def __len__(self) -> int:
         return len(self._pauses)
 
     def take(self, alert: Alert, now: float) -> Alert | None:
         """Return the alert to report, with the number of alerts held back before it; None: it is held back."""
+        self.held_by = ""
         if not self._first(alert, now):
             self.repeated += 1
             return None
@@ -88,9 +93,10 @@ class Cooldown:
         if pause is not None and now < pause.until and rank <= pause.rank:
             pause.suppressed += 1
             self.suppressed += 1
+            self.held_by = pause.cause
             return None
         held_back = 0 if pause is None else pause.suppressed
-        self._pauses[key] = _Pause(now + self._pause_s, rank)
+        self._pauses[key] = _Pause(now + self._pause_s, rank, cause=alert.id)
         self._pauses.move_to_end(key)
         if len(self._pauses) > self._max_kinds:
             self._pauses.popitem(last=False)

@@ -25,6 +25,7 @@ from watchout.common.supervisor import Alarm, Periodic
 from watchout.common.tracing import spans, tracer
 from watchout.mlbridge.commands import CancelRequest, ResultOutcome, SendFrame
 from watchout.mlbridge.coverage import CoverageSummary, Latencies
+from watchout.mlbridge.incidents import BridgeIncidents
 from watchout.mlbridge.latency import BridgeLatency
 from watchout.mlbridge.refusals import LOG_EVERY_S, Blame, RefusalLog
 from watchout.mlbridge.scheduler import Scheduler
@@ -70,6 +71,7 @@ class Dispatcher:
         on_sent: called with each frame that is sent.
         scrub: removes secrets from a text of the service, which may echo what it received.
         latency: feeds the latency ledger; None: nothing is measured.
+        incidents: remembers failures, for `watchout-ctl why`; None: nothing does.
 
     Attributes:
         bad_messages: messages of the bus that were no frames.
@@ -88,6 +90,7 @@ class Dispatcher:
         on_sent: Callable[[Frame], None] | None = None,
         scrub: Callable[[str], str] = str,
         latency: BridgeLatency | None = None,
+        incidents: BridgeIncidents | None = None,
     ) -> None:
         self._latency = latency
         self._targets = targets
@@ -99,6 +102,9 @@ class Dispatcher:
         self._max_age_s = max_age_s
         self._on_sent = on_sent
         self._scrub = scrub
+        self._incidents = incidents
+        if incidents is not None:
+            incidents.serve(scheduler, [target.public_url for target in targets])
         self._loop = asyncio.get_running_loop()
         self._tracer = tracer.active()
         self._tasks = Tasks()
@@ -162,6 +168,8 @@ class Dispatcher:
     def update_metrics(self) -> None:
         """Write the values of the scheduler, the endpoints and the coverage into the metrics."""
         p50, p99 = self._latencies.quantiles(self._loop.time(), 0.5, 0.99)
+        if self._incidents is not None:
+            self._incidents.note_latency(p50)
         write_metrics(
             self._metrics, self._scheduler, self._summary, latency_s=(p50, p99), backed_off=len(self._backed_off)
         )
@@ -327,6 +335,8 @@ class Dispatcher:
         if lasted is not None:
             service = self._targets[command.endpoint].public_url
             _log.info("the ML service answers again", service=service, after_s=round(lasted, 1))
+            if self._incidents is not None:
+                self._incidents.back(service, lasted)
         if outcome is ResultOutcome.COPY:
             return False
         latency = time.perf_counter() - started
@@ -361,6 +371,8 @@ class Dispatcher:
         now = self._loop.time()
         service = self._targets[endpoint].public_url
         reason = self._scrub(reason)[:200]
+        if self._incidents is not None:
+            self._incidents.failed(stream, reason)
         if timeout:
             self._metrics.count(metric_names.ML_TIMEOUTS)
         if blame is Blame.FRAME:
@@ -377,3 +389,5 @@ class Dispatcher:
             self._metrics.count(metric_names.ML_FAILURES)
         if blame is Blame.SERVICE and self._outages[endpoint].on_failure(now, reason):
             _log.warning("the ML service fails, video goes on", service=service, reason=reason)
+            if self._incidents is not None:
+                self._incidents.away(service, reason)

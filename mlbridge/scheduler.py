@@ -14,12 +14,11 @@ from collections import OrderedDict
 from typing import Final, Generic, TypeVar
 
 from watchout.common.media.drop_policy import STANDALONE, FrameKind
-from watchout.common.media.rate import Sampler
 from watchout.mlbridge.commands import CancelRequest, Command, FrameCounts, OfferOutcome, ResultOutcome, SendFrame
-from watchout.mlbridge.coverage import StreamCoverage
 from watchout.mlbridge.failover import Failover, Turn
-from watchout.mlbridge.refusals import LONGEST_RETRY_GAP_S, RETRY_SHARE, STRIKES, Blame, StreamHealth
+from watchout.mlbridge.refusals import LONGEST_RETRY_GAP_S, RETRY_SHARE, STRIKES, Blame
 from watchout.mlbridge.requests_in_flight import RequestInFlight, RequestsInFlight
+from watchout.mlbridge.scheduled_stream import FrameOrder, ScheduledStream
 from watchout.mlbridge.turn_queues import QueuedStream, TurnQueues, first_fitting
 from watchout.mlbridge.waiting_frames import FramesForService, WaitingFrame
 
@@ -33,36 +32,6 @@ MAX_WAITING_BYTES: Final = 256 << 20
 MAX_IN_FLIGHT_BYTES: Final = 64 << 20
 
 F = TypeVar("F")
-
-#: Orders the frames of a stream: term of the claim, then frame id.
-FrameOrder = tuple[int, int]
-
-
-class _ScheduledStream:
-    """What the scheduler remembers about one stream.
-
-    Attributes:
-        sampler: limits its frame rate.
-        coverage: share of seconds in which the service analysed a frame of it.
-        turn: number of its last turn.
-        order: order of the newest frame that was offered.
-        seen_at: when that frame was offered, in seconds.
-        in_flight: whether a request for it is in flight.
-        queued: its place in the turn queues; None: in none.
-        health: its failures in a row.
-    """
-
-    __slots__ = ("coverage", "health", "in_flight", "order", "queued", "sampler", "seen_at", "turn")
-
-    def __init__(self, max_fps: float, turn: int, now: float) -> None:
-        self.sampler = Sampler(max_fps)
-        self.coverage = StreamCoverage(now)
-        self.turn = turn
-        self.order: FrameOrder = (-1, -1)
-        self.seen_at = now
-        self.in_flight = False
-        self.queued: QueuedStream | None = None
-        self.health = StreamHealth()
 
 
 class Scheduler(Generic[F]):
@@ -100,7 +69,7 @@ class Scheduler(Generic[F]):
         self._max_streams = max(max_streams, most_in_flight + 1)  # one of them can always be forgotten
         self._max_waiting_bytes = max_waiting_bytes
         self._max_in_flight_bytes = max_in_flight_bytes
-        self._streams: OrderedDict[str, _ScheduledStream] = OrderedDict()  # the one not seen for longest is first
+        self._streams: OrderedDict[str, ScheduledStream] = OrderedDict()  # the one not seen for longest is first
         self._waiting = FramesForService[F]()
         self._latest_came_at = -math.inf
         self._queues = TurnQueues()
@@ -162,18 +131,22 @@ class Scheduler(Generic[F]):
         """
         self.counts.offered += 1
         known = self._see(stream, now)
+        known.counts.offered += 1
         if order <= known.order:
             self.counts.replaced += 1
+            known.counts.replaced += 1
             return OfferOutcome.OVERTAKEN
         known.order = order
         known.coverage.on_frame(now)
         if not kind.is_key:
             self.counts.dependent += 1
+            known.counts.dependent += 1
             return OfferOutcome.DEPENDENT
         # Frames are offered in the order in which they came, so the first one that waits is the oldest.
         came_at = self._latest_came_at = max(now if came_at is None else came_at, self._latest_came_at)
         if now - came_at >= self._max_age_s:
             self.counts.too_old += 1
+            known.counts.too_old += 1
             return OfferOutcome.TOO_OLD
         outcome = OfferOutcome.WAITS
         if known.health.ends_pause(size_bytes):
@@ -181,6 +154,7 @@ class Scheduler(Generic[F]):
         if self._waiting.take(stream) is not None:
             if not self._count_excused(known):
                 self.counts.replaced += 1
+                known.counts.replaced += 1
             outcome = OfferOutcome.REPLACED_ONE
         self._waiting.put(stream, WaitingFrame(frame, size_bytes, came_at))
         if known.queued is None and not known.in_flight:
@@ -190,6 +164,7 @@ class Scheduler(Generic[F]):
             assert oldest is not None
             self._drop(oldest[0])
             self.counts.over_bytes += 1
+            self._streams[oldest[0]].counts.over_bytes += 1
         return outcome
 
     def on_result(self, ticket: int, now: float) -> ResultOutcome:
@@ -208,6 +183,7 @@ class Scheduler(Generic[F]):
         self._requests.latest[request.turn.endpoint].add(request.stream, request.turn.sent_at, now)
         known = self._streams[request.stream]
         known.health.clear()
+        known.counts.answered += 1
         known.coverage.on_result(now)
         self._release(request, now)
         return ResultOutcome.COUNTS
@@ -290,6 +266,18 @@ class Scheduler(Generic[F]):
             if known.seen_at >= now - REPORTED_FOR_S and known.health.retry_at is not None
         ]
 
+    def stream(self, stream: str) -> ScheduledStream | None:
+        """Return what is remembered of a stream; None: nothing."""
+        return self._streams.get(stream)
+
+    def is_waiting(self, stream: str) -> bool:
+        """Return whether a frame of this stream waits."""
+        return stream in self._waiting
+
+    def names(self) -> list[str]:
+        """Return the streams that are remembered, the one seen last first."""
+        return list(reversed(self._streams))
+
     def drop_waiting(self) -> None:
         """Drop all waiting frames. Requests in flight continue."""
         for stream in self._waiting.streams():
@@ -336,14 +324,14 @@ class Scheduler(Generic[F]):
         size_bytes = self._waiting[place.stream].size_bytes
         return not self._requests or self._requests.bytes + size_bytes <= self._max_in_flight_bytes
 
-    def _queue(self, stream: str, known: _ScheduledStream, now: float) -> None:
+    def _queue(self, stream: str, known: ScheduledStream, now: float) -> None:
         health = known.health
         known.queued = self._queues.add(
             stream, due_at=known.sampler.due_at(), retry_at=health.retry_at, turn=known.turn,
             on_trial=health.on_trial, now=now,
         )  # fmt: skip
 
-    def _unqueue(self, known: _ScheduledStream) -> None:
+    def _unqueue(self, known: ScheduledStream) -> None:
         if known.queued is not None:
             self._queues.remove(known.queued)
             known.queued = None
@@ -354,7 +342,7 @@ class Scheduler(Generic[F]):
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _send(self, stream: str, known: _ScheduledStream, turns: list[Turn], now: float) -> list[Command[F]]:
+    def _send(self, stream: str, known: ScheduledStream, turns: list[Turn], now: float) -> list[Command[F]]:
         """Take the stream's frame out and return the commands that send it: one, and one for each copy."""
         known.in_flight = True
         known.turn = self._next_turn()
@@ -362,6 +350,7 @@ class Scheduler(Generic[F]):
         taken = self._waiting.take(stream)
         assert taken is not None, "a stream is queued only while a frame of it waits"
         self.counts.sent += 1
+        known.counts.sent += 1
         health = known.health
         retry, trial, isolated = health.retry_at is not None, health.on_trial, not health.is_clear
         deadline = now + self._timeout_s
@@ -406,6 +395,7 @@ class Scheduler(Generic[F]):
         if request.trial and not request.retry and blame is not Blame.SERVICE:
             self._requests.trial_from = now + now - request.turn.sent_at
         if not request.copy:
+            self._streams[request.stream].counts.failed += 1
             if blame is Blame.FRAME:
                 self.counts.refused += 1
                 self._streams[request.stream].health.refuse(request.size_bytes, now)
@@ -442,13 +432,13 @@ class Scheduler(Generic[F]):
 
     # ── streams and waiting frames ───────────────────────────────────────────────────────────────────────────────
 
-    def _see(self, stream: str, now: float) -> _ScheduledStream:
+    def _see(self, stream: str, now: float) -> ScheduledStream:
         """Return the record of a stream that has a frame now; a new one if it is not remembered."""
         known = self._streams.pop(stream, None)
         if known is None:
             if len(self._streams) >= self._max_streams:
                 self._forget(next(name for name, other in self._streams.items() if not other.in_flight))
-            known = _ScheduledStream(self._max_fps, self._next_turn(), now)
+            known = ScheduledStream(self._max_fps, self._next_turn(), now)
         known.seen_at = now
         self._streams[stream] = known
         return known
@@ -490,13 +480,16 @@ class Scheduler(Generic[F]):
             self._drop(stream)
             if not self._count_excused(self._streams[stream]):
                 self.counts.too_old += 1
+                self._streams[stream].counts.too_old += 1
 
-    def _count_excused(self, known: _ScheduledStream) -> bool:
+    def _count_excused(self, known: ScheduledStream) -> bool:
         """Count a dropped frame that could not be sent however fast the service is. Returns False for other frames."""
         if self.endpoints.away:
             self.counts.away += 1
+            known.counts.away += 1
         elif known.health.retry_at is not None:
             self.counts.backed_off += 1
+            known.counts.backed_off += 1
         else:
             return False
         return True

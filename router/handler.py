@@ -42,6 +42,7 @@ from watchout.common.bus.messages import (
     SnapshotEnd,
     StreamReport,
     Unreserve,
+    WhyAnswered,
     decode_from_member,
 )
 from watchout.common.bus.transport import RouterTransport
@@ -50,6 +51,8 @@ from watchout.common.media.held_frames import HeldFrames
 from watchout.common.metrics import Metrics
 from watchout.common.toolbox.globs import Globs
 from watchout.router.alerts.delivery import AlertDelivery
+from watchout.router.incidents import RouterIncidents
+from watchout.router.inquiries import Inquiries
 from watchout.router.members import MAX_MEMBERS, Members, MessageVerdict, may_be_remote
 from watchout.router.outbox import Outbox
 from watchout.router.queries import QueryHandler
@@ -82,12 +85,14 @@ class MessageHandler:
     pictures: HeldFrames[bytes]
     hold: StartupHold
     outbox: Outbox
+    incidents: RouterIncidents
     loop: asyncio.AbstractEventLoop
     checked_at: float
     on_later_epoch: Callable[[int], None] | None = None
     has_lease: Callable[[], bool] | None = None
     bus: RouterTransport = field(init=False)
     queries: QueryHandler = field(init=False)
+    inquiries: Inquiries = field(default_factory=Inquiries, init=False)
     _warned_at: float = field(default=float("-inf"), init=False)
 
     def attach(self, bus: RouterTransport, queries: QueryHandler) -> None:
@@ -180,6 +185,7 @@ class MessageHandler:
             case ReservationReport():
                 self.streams.add_reported_reservations(body, now)
             case Release():
+                self.incidents.on_release(body, now_ms)
                 send_all(self.streams.release(member, body, now, now_ms))
             case FetchNewest():
                 send_all(self.streams.fetch_newest(member, body.stream))
@@ -195,6 +201,11 @@ class MessageHandler:
                 self.shares.end(member, body)
             case Unreserve():
                 self._unreserve(member, body)
+            case WhyAnswered(request=request, body=answer):
+                send_all(self.inquiries.on_answer(member, request, answer))
+            case Query(what="why", request=request, about=about):
+                own = self.incidents.answer(about, now, now_ms)
+                send_all(self.inquiries.ask(member, request, about, self.members.all(), own, now))
             case Query():
                 self.alerts.recent.completeness.observe(*clock.both())
                 reply = self.queries.reply(body, now, now_ms, syncing=self.hold.syncing)
@@ -211,7 +222,11 @@ class MessageHandler:
         now, now_ms = self.loop.time(), clock.now_ms()
         match body:
             case Claim():
-                self.outbox.send_all(self.streams.claim(member, body, now, now_ms))
+                before = self.streams.get(body.stream)
+                former = None if before is None else before.gateway
+                sends = self.streams.claim(member, body, now, now_ms)
+                self.incidents.on_claim(member, body, former, sends, now_ms)
+                self.outbox.send_all(sends)
             case OwnerLookup():
                 self.outbox.send(member, self._look_up_owner(body))
             case RaiseAlert():
@@ -268,9 +283,10 @@ class MessageHandler:
     # ── timers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def send_heartbeats(self) -> None:
-        """Send every member a heartbeat. Runs every `HEARTBEAT_EVERY_S`."""
+        """Send every member a heartbeat, and the replies that waited for answers. Runs every `HEARTBEAT_EVERY_S`."""
         for member in self.members.all():
             self.outbox.heartbeat(member.id)
+        self.outbox.send_all(self.inquiries.due(self.loop.time()))
 
     def drop_silent_members(self) -> None:
         """Remove members that sent nothing for too long, or whose key was removed. Runs every `HEARTBEAT_EVERY_S`.
@@ -304,4 +320,6 @@ class MessageHandler:
         if known is not None:
             level = _log.info if why == "ended" else _log.warning
             level("member gone", kind=known.hello.kind, name=known.hello.name, pid=known.hello.pid, why=why)
+            self.incidents.on_member_gone(known, why, clock.now_ms())
+            self.outbox.send_all(self.inquiries.on_lost(member))
         self.outbox.send_all(self.streams.remove_member(member, self.loop.time(), clock.now_ms()))

@@ -20,6 +20,7 @@ from watchout.common.bus.messages import (
     MemberHeartbeat,
     RaiseAlert,
     SnapshotEnd,
+    WhyAnswered,
 )
 from watchout.common.bus.router_clock import RouterClock
 from watchout.router.latencies import MemberLatencies
@@ -212,6 +213,5 @@ def may_be_remote(body: FromMember) -> bool:
     """
     if isinstance(body, Hello):
         return body.kind == "mlbridge"
-    return isinstance(
-        body, SnapshotEnd | MemberHeartbeat | CoverageReport | LatencyReport | RaiseAlert | BadFrame | Bye
-    )
+    allowed = SnapshotEnd | MemberHeartbeat | CoverageReport | LatencyReport | RaiseAlert | BadFrame | WhyAnswered | Bye
+    return isinstance(body, allowed)

@@ -94,6 +94,8 @@ class QueryHandler:
                 return [ReservationRow(stream, user, left_s) for stream, user, left_s in rows]
             case "shares":
                 return self.shares.rows(stream=query.stream, user=query.user, ids=query.ids, now_ms=now_ms)
+            case "why":
+                raise AssertionError("`MessageHandler` asks the members too")
         assert_never(query.what)
 
     def _stats(self, now: float, now_ms: int, *, syncing: bool) -> StatsReply:

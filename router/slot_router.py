@@ -11,10 +11,12 @@ from watchout.common.bus.membership import HEARTBEAT_EVERY_S
 from watchout.common.bus.transport import OpenRouterTransport, RouterTransport
 from watchout.common.media.held_frames import HeldFrames
 from watchout.common.metrics import Metrics
+from watchout.common.process.process_name import wanted_name
 from watchout.common.service import Tasks
 from watchout.common.settings import Settings
 from watchout.common.supervisor import Periodic
 from watchout.common.tracing import tracer
+from watchout.common.why.memory import memory_of
 from watchout.router.alerts.delivery import AlertDelivery
 from watchout.router.alerts.escalation_sender import EscalationSender
 from watchout.router.alerts.ids import AlertIds
@@ -22,6 +24,7 @@ from watchout.router.alerts.log import AlertLog
 from watchout.router.alerts.recent import RecentAlerts
 from watchout.router.alerts.replay import AlertReplay
 from watchout.router.handler import MessageHandler
+from watchout.router.incidents import RouterIncidents
 from watchout.router.members import Members
 from watchout.router.outbox import Outbox
 from watchout.router.queries import QueryHandler
@@ -136,6 +139,7 @@ class SlotRouter:
         self._pictures: HeldFrames[bytes] = HeldFrames(
             settings.alert_picture_bytes, max_age_s=settings.recent_alerts_minutes * 60
         )
+        memory = memory_of(settings)
         handler = MessageHandler(
             metrics=self._metrics,
             members=members,
@@ -150,6 +154,7 @@ class SlotRouter:
                 replay=AlertReplay(self._alert_log),
                 outbox=outbox,
                 webhook=self._webhook,
+                memory=memory,
                 escalations=None if self._escalations is None else self._escalations.escalations,
                 tracer=tracer.active(),
             ),
@@ -157,6 +162,15 @@ class SlotRouter:
             pictures=self._pictures,
             hold=StartupHold(syncing=self._had_former),
             outbox=outbox,
+            incidents=RouterIncidents(
+                memory=memory,
+                members=members,
+                streams=streams,
+                alerts=self._recent,
+                name=wanted_name(settings, "router"),
+                process="" if self._lease is None else f"{self._lease().process}/{self.slot}",
+                started_ms=now_ms,
+            ),
             loop=loop,
             checked_at=started_at,
             on_later_epoch=self._on_later_epoch,

@@ -16,6 +16,7 @@ import msgspec
 from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.bus.messages import HopRow, LatencyRow, LinkRow
 from watchout.common.errors import BusError
+from watchout.common.why.answer import SilentProcess
 
 #: Name of a metric to its value; see `common.metrics`. Flags (0 or 1) of the router are booleans on the bus.
 MetricValues = dict[str, int | float | bool]
@@ -338,6 +339,18 @@ class ShareRow(ReplyRow, frozen=True):
     ends_at: int
 
 
+class WhyReply(ReplyRecord, frozen=True):
+    """Reply to ``why``, made by the router's `Inquiries`.
+
+    `answers` are those of the router and its members, each a `common.why.answer.WhyAnswer` as msgpack. `silent` are the
+    members that did not answer. `left_out` counts answers for which the reply had no room.
+    """
+
+    answers: list[bytes] = []
+    silent: list[SilentProcess] = []
+    left_out: int = 0
+
+
 #: What a `QueryReply` may carry. `str` and None reply to `Unreserve`: the former owner, or None when nothing was
 #: reserved.
 ReplyBody = (
@@ -351,6 +364,7 @@ ReplyBody = (
     | list[AlertFrameRow]
     | list[ReservationRow]
     | list[ShareRow]
+    | WhyReply
     | str
     | None
 )

@@ -15,7 +15,7 @@ from watchout.common import log, supervisor
 from watchout.common.bus.client import MAX_PENDING, BusClient
 from watchout.common.bus.link_rates import LinkRates
 from watchout.common.bus.mesh import FrameMesh, MemberCarrier, OnFrame
-from watchout.common.bus.messages import FromRouter, Hello, Message, Query
+from watchout.common.bus.messages import LEVEL, FromRouter, Hello, Message, Query
 from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.reply_records import R
 from watchout.common.bus.slots import slot_of
@@ -52,7 +52,7 @@ class RouterLinks:
     of one stream goes to the router of its slot, `of(stream)`. All callbacks run in the event loop of `open`.
 
     Args:
-        hello: What the member says of itself; `attempt`, `frames_at` and `process` are filled in.
+        hello: What the member says of itself; `attempt`, `frames_at`, `process` and `level` are filled in.
         carrier: What carries the messages.
         request_timeout_s: Deadline of a request in seconds, where the request has none of its own.
         snapshot: Yields what the router of this slot has to know, after each of its `Welcome`.
@@ -95,7 +95,7 @@ class RouterLinks:
 
     def open(self) -> None:
         """Start to connect to the routers of all slots; returns at once."""
-        carrier, hello = self._carrier, self._hello
+        carrier, hello = self._carrier, msgspec.structs.replace(self._hello, level=LEVEL)
         if carrier.open_mesh is not None and self._on_frame is not None:
             self._mesh = carrier.open_mesh(on_frame=self._on_frame)
             hello = msgspec.structs.replace(hello, frames_at=self._mesh.address)

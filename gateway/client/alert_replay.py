@@ -194,6 +194,7 @@ class AlertReplays:
                 subscription.identity, each.owner, owner, subscription.stream
             ):
                 replayed.add(each.key)
+                subscription.alerts_told += 1
                 self._socket.send_message(wire.text_message(each.json()))
         self._release_held(subscription, replayed)
 

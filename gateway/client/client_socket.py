@@ -7,6 +7,7 @@ from typing import Protocol
 from watchout.common.errors import CloseCode
 from watchout.gateway.hub.streams import PublisherSocket, Viewer
 from watchout.gateway.hub.subscription import Subscription
+from watchout.gateway.why.tally import Tally
 
 
 class ClientSocket(Viewer, PublisherSocket, Protocol):
@@ -15,6 +16,10 @@ class ClientSocket(Viewer, PublisherSocket, Protocol):
     `ClientHandler` calls it to reply, to stop reading while a reply of the store or the router is pending, and to
     close.
     """
+
+    @property
+    def tally(self) -> Tally:
+        """What the connection sent and received."""
 
     @property
     def closing(self) -> bool:

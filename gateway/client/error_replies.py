@@ -26,11 +26,13 @@ class ErrorReplies(abc.ABC):
         client: What is known of the client at its upgrade.
     """
 
-    __slots__ = ("_allowance", "_closed", "_ignored_cookie", "_settings", "may_send_plain", "unauthorized")
+    __slots__ = ("_allowance", "_closed", "_ignored_cookie", "_settings", "limited", "may_send_plain", "unauthorized")
 
     def __init__(self, client: AcceptedClient) -> None:
         #: Requests of this client, since the handler last counted them, for which it has no permission.
         self.unauthorized = 0
+        #: Its messages over the rates, since the handler last counted them.
+        self.limited = 0
         #: Whether plain frames may skip `receive_text` and `receive_binary`: see `ClientProtocol.receive_plain`.
         self.may_send_plain = False
         self._settings = client.settings
@@ -69,6 +71,7 @@ class ErrorReplies(abc.ABC):
         A message with a `requestId` always gets its error: the strikes bound how many there are. `limit` is "messages",
         "bytes" or "alerts".
         """
+        self.limited += 1
         if not self._allowance.count_error(now):
             return self._close(CloseCode.POLICY, ABUSE)
         if not self._allowance.take_report(now) and subject.request_id is None:

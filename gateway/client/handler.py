@@ -190,6 +190,7 @@ class ClientHandler:
 
     def leave(self) -> None:
         """End the publication and all subscriptions, because the socket is closing."""
+        self._count_limited()
         self._unpublish()
         if self._viewing is not None:
             for subscription in self.protocol.subscriptions():
@@ -216,6 +217,14 @@ class ClientHandler:
         """Report the frames dropped for this viewer since the last call to the metrics."""
         for subscription in self.protocol.subscriptions():
             self._context.count_dropped(subscription)
+        self._count_limited()
+
+    def _count_limited(self) -> None:
+        """Remember the messages over the rates since the last call."""
+        if self.protocol.limited:
+            stream = "" if self.publication is None else self.publication.stream
+            self._context.recorder.limited(self._socket.tally, self.user_id, stream, self.protocol.limited)
+            self.protocol.limited = 0
 
     # ── from the hub and the revalidation ────────────────────────────────────────────────────────────────────────
 
@@ -244,7 +253,7 @@ class ClientHandler:
 
     def on_taken_over(self, stream: str) -> None:
         """Close, because another socket registered the stream."""
-        self.publication = None
+        self._let_go()
         self.run(self.protocol.on_taken_over(stream, now_ms()))
 
     # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -448,6 +457,8 @@ class ClientHandler:
 
     def _publish(self, command: Publish) -> None:
         options = command.options
+        self._let_go()
+        self._socket.tally.name_stream(command.stream)
         self._end_foreign_subscriptions(command.stream, command.owner)
         self._begin_acks(command.stream, options)
         self.publication = self._context.hub.publish(
@@ -484,6 +495,12 @@ class ClientHandler:
     def _unpublish(self) -> None:
         if self.publication is not None:
             self._context.hub.release(self.publication, now_ms())
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Count what the client published, which has ended."""
+        if self.publication is not None:
+            self._socket.tally.add_publication(self.publication)
             self.publication = None
 
     def _change_owner(self, command: ChangeOwner) -> None:
@@ -507,4 +524,5 @@ class ClientHandler:
     def _alert(self, command: SubmitAlert | AcknowledgeAlert) -> None:
         if self._alerts is None:
             self._alerts = AlertCommands(self._context, self.protocol, self.run)
+        self._socket.tally.alerts_in += isinstance(command, SubmitAlert)
         self._alerts.handle(command)

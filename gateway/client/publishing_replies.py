@@ -38,7 +38,7 @@ class Registration:
 
     `producing`: the publisher sends frames; `may_alert`: its user may raise alerts for the stream. `foreign`: the
     stream belongs to another user, and the publisher's token grants it. `acknowledges`: the publisher has a window, and
-    waits for acknowledgements of its frames.
+    waits for acknowledgements of its frames, and `window` is how many may be missing.
     """
 
     stream: str
@@ -46,6 +46,7 @@ class Registration:
     may_alert: bool
     foreign: bool = False
     acknowledges: bool = False
+    window: int | None = None
 
 
 class PublishingReplies(AskedReplies):
@@ -128,6 +129,7 @@ class PublishingReplies(AskedReplies):
             may_alert="alert" in produces,
             foreign=foreign,
             acknowledges=message.window is not None,
+            window=message.window,
         )
         self.may_send_plain = self.registration.producing
         self._plain_frames = PlainFrames()

@@ -27,6 +27,8 @@ from watchout.gateway.closed_transport import CLOSED_TRANSPORT
 from watchout.gateway.context import Context
 from watchout.gateway.kernel_buffers import WRITE_HIGH_BYTES, limit_kernel_buffers
 from watchout.gateway.quotas import ConnectionSlot
+from watchout.gateway.why.tally import ABNORMAL
+from watchout.gateway.why.tcp_info import read_tcp_info
 from watchout.identity.credentials import SECURE_PREFIX
 
 #: Seconds that the peer has to answer a close frame before the connection is dropped.
@@ -49,11 +51,34 @@ class WebSocket(ClientSocketReader, asyncio.BufferedProtocol):
 
     def __init__(self, context: Context, slot: ConnectionSlot) -> None:
         super().__init__(context, slot)
+        self.tally = context.recorder.begin(slot.address)
         self._limit = slot.reached
         #: Drops the connection when the peer does not answer the close.
         self._aborter: asyncio.TimerHandle | None = None
         #: When a ping was sent last; the loop's time in seconds.
         self._pinged_at = self.received_at
+
+    # ── gateway.why ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def client(self) -> ClientHandler | None:
+        """The handler of the client; None before the upgrade is accepted and after the connection is lost."""
+        return self._handler
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The transport of the connection."""
+        return self._transport
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the kernel takes no more bytes for the client now."""
+        return self._outbound_queue.blocked
+
+    @property
+    def messages_waiting(self) -> tuple[int, int]:
+        """Number of messages that wait for the client, and their bytes."""
+        return self._outbound_queue.pending
 
     # ── asyncio.Protocol ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -111,10 +136,21 @@ class WebSocket(ClientSocketReader, asyncio.BufferedProtocol):
                 timer.cancel()
         self._set_written()
         if self._handler is not None:
-            self._handler.on_connection_lost()
+            self._report_end(self._handler)
         self._inbox = None
         self._assembler.clear()
         self._break_cycles()
+
+    def _report_end(self, handler: ClientHandler) -> None:
+        """Let the handler release what it holds, and remember and log how the connection ended."""
+        user, path, protocol = handler.user_id, str(handler.protocol.path), self._protocol
+        tcp = read_tcp_info(self._transport)
+        handler.on_connection_lost()
+        if (received := protocol.close_rcvd) is not None and protocol.close_rcvd_then_sent:
+            self.tally.end(received.code, received.reason, "client")
+        elif (sent := protocol.close_sent) is not None:  # by the library: the client violated RFC 6455
+            self.tally.end(sent.code, sent.reason, "gateway")
+        self._context.recorder.closed(self.tally, user=user, path=path, tcp=tcp)
 
     def _break_cycles(self) -> None:
         """Break the reference cycles around this socket, so that its memory is freed now and not by the collector.
@@ -192,6 +228,7 @@ class WebSocket(ClientSocketReader, asyncio.BufferedProtocol):
         if self.closing:
             return
         self.closing = True
+        self._context.recorder.refused(self.tally.address, status, code, message)
         self._transport.write(refusal(status, code, message))
         self._write_eof()  # not closed at once: with unread bytes the kernel would reset the connection
         self._expect_close()
@@ -230,6 +267,7 @@ class WebSocket(ClientSocketReader, asyncio.BufferedProtocol):
         """Send the messages that wait, then a close frame; drop the connection if the peer does not answer it."""
         if self.closing:
             return
+        self.tally.end(int(code), reason, "gateway")
         self._write_queued_messages()
         self._begin_close()
         if self._protocol.state is OPEN:
@@ -282,6 +320,7 @@ class WebSocket(ClientSocketReader, asyncio.BufferedProtocol):
                 self._transport.abort()
         elif now - self.received_at > idle_s:
             self._context.metrics.count(metric_names.CLOSED_IDLE)
+            self.tally.end(ABNORMAL, f"nothing came from it for {idle_s:g} s, not even a pong", "gateway")
             self._transport.abort()
         elif (
             now - max(self.received_at, self._pinged_at) > idle_s / 4
@@ -298,8 +337,9 @@ class WebSocket(ClientSocketReader, asyncio.BufferedProtocol):
         if self._handler is not None:
             self._handler.end(reason)
         else:
-            self._transport.abort()
+            self.abort()
 
     def abort(self) -> None:
         """Drop the connection at once."""
+        self.tally.end(ABNORMAL, "dropped: the gateway ends", "gateway")
         self._transport.abort()

@@ -18,6 +18,7 @@ from watchout.gateway.hub.outbound_queue import OutboundQueue, OutboundQueueFull
 from watchout.gateway.hub.subscription import UNACKED_EVERY_S, DropReason, Subscription
 from watchout.gateway.kernel_buffers import shares_writes
 from watchout.gateway.latency.timed_message import TimedMessage
+from watchout.gateway.why.tally import ABNORMAL, Tally
 
 #: First byte of a ping frame and of a pong frame.
 _PING: Final = 0x89
@@ -47,10 +48,12 @@ class ClientSocketWriter(abc.ABC):
         "_written",
         "_wrote_eof",
         "closing",
+        "tally",
     )
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self.tally: Tally
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._outbound_queue = OutboundQueue(context.settings, self._encode_waiting, context.waiting_frames)
@@ -113,10 +116,12 @@ class ClientSocketWriter(abc.ABC):
             return
         if wire.is_error(message):
             self._context.metrics.count(metric_names.CLIENT_ERRORS)
+            self._context.recorder.error(self.tally, self._user_id, message)
         try:
             write = self._outbound_queue.offer_message(message)
         except OutboundQueueFull as full:
             _log.info("viewer closed: its outbound queue is full", messages=full.messages, bytes=full.pending_bytes)
+            self.tally.waiting = full.messages, full.pending_bytes
             self.close_slow()
             return
         if write:
@@ -200,6 +205,7 @@ class ClientSocketWriter(abc.ABC):
         if not self._lost:
             self._context.metrics.count(metric_names.CLOSED_SLOW)
             _log.info("viewer closed: it did not read its frame, and too many frames wait")
+            self.tally.end(ABNORMAL, "it did not read its frame, and too many frames wait in this gateway", "gateway")
             self._transport.abort()
 
     def write_waiting(self) -> None:

@@ -69,6 +69,8 @@ class Viewing:
         """Begin to deliver a stream; with `alerts_since`, once the recent alerts have been fetched."""
         subscription = command.subscription
         subscription.counted = True
+        subscription.connection = self._socket.tally.connection
+        self._socket.tally.name_stream(subscription.stream)
         self._context.connections.add_subscription(subscription.identity.user_id)
         if command.state.owner is None:
             subscription.awaits_owner = True
@@ -94,7 +96,7 @@ class Viewing:
         """Deliver nothing more of a subscription; does nothing when it has ended."""
         if self._replays is not None:
             self._replays.cancel(subscription)
-        if subscription.counted:
+        if is_first := subscription.counted:
             subscription.counted = False
             self._context.connections.remove_subscription(subscription.identity.user_id)
         if subscription.awaits_owner:
@@ -108,6 +110,10 @@ class Viewing:
                 "frames dropped for a viewer", stream=subscription.stream, user=subscription.identity.user_id, **dropped
             )
         self._context.hub.unsubscribe(subscription)
+        if is_first:
+            self._socket.tally.add_subscription(subscription)
+            if not self._socket.closing:
+                self._context.recorder.unsubscribed(subscription)
 
     def release(self) -> None:
         """Let go of what refers to this object, because the connection is lost."""

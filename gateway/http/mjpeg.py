@@ -28,8 +28,10 @@ from watchout.gateway.http.mjpeg_parts import (
     RepeatTimer,
     part_head,
 )
+from watchout.gateway.http.responses import connection_of
 from watchout.gateway.hub.subscription import DropReason, Subscription
 from watchout.gateway.kernel_buffers import shares_writes
+from watchout.gateway.why.tcp_info import read_tcp_info
 from watchout.gateway.write_monitor import WriteMonitor
 from watchout.identity import Identity
 
@@ -56,7 +58,7 @@ class _ShownFrame:
     def on_frame_evicted(self) -> None:
         """End the response, because waiting frames exceed their memory; its reader connects again."""
         if (mjpeg := self._mjpeg()) is not None:
-            mjpeg.end()
+            mjpeg.end("it did not read its picture, and too many frames wait in this gateway")
 
 
 class Mjpeg:
@@ -85,8 +87,15 @@ class Mjpeg:
         self._user = subscription.identity.user_id
         self._wake = asyncio.Event()
         self._ended = False
+        #: Why the gateway ended the response; empty: it did not.
+        self._why = ""
         #: The transport while a part is being written, else None.
         self._writing: asyncio.Transport | None = None
+
+    @property
+    def subscription(self) -> Subscription:
+        """The subscription that its pictures are of."""
+        return self._subscription
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Send pictures until the response ends; then unsubscribe and release everything.
@@ -97,6 +106,10 @@ class Mjpeg:
         response.force_close()  # without a length, the response ends with the connection
         self._context.presence.add(self, self._subscription.identity, time.time())
         self._context.moving_pictures.add(self)
+        connection = connection_of(request)
+        tally = self._context.recorder.begin("" if connection is None else connection.address)
+        tally.name_stream(self._subscription.stream)
+        self._subscription.connection = tally.connection
         try:
             with contextlib.suppress(ConnectionError):  # the reader disconnected
                 await response.prepare(request)
@@ -114,7 +127,13 @@ class Mjpeg:
             self._context.waiting_frames.release(self._shown_holder)
             if self._waiting is not None:
                 self._subscription.drop(DropReason.GONE)
+                self._subscription.written -= 1
             self.count_dropped()
+            tally.add_subscription(self._subscription)
+            tally.end(0, self._why or "the reader left", "gateway" if self._why else "client")
+            transport = request.transport
+            tcp = None if transport is None else read_tcp_info(transport)
+            self._context.recorder.closed(tally, user=self._user, path=request.path, tcp=tcp)
         return response
 
     async def _send_all(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -207,15 +226,14 @@ class Mjpeg:
 
     def on_permission_lost(self, stream: str) -> None:
         """End the response."""
-        del stream
-        self.end()
+        self.end(f"UNAUTHORIZED: no permission for {stream} any more")
 
     # ── revalidation.RevalidatedClient ────────────────────────────────────────────────────────────────────────────────
 
     def on_session_ended(self) -> None:
         """End the response."""
         self._context.metrics.count(metric_names.CLOSED_SESSION_ENDED)
-        self.end()
+        self.end("SESSION_ENDED")
 
     def on_identity_changed(self, identity: Identity) -> None:
         """Judge the permission of the changed identity; end the response without it."""
@@ -223,15 +241,20 @@ class Mjpeg:
         if not self._context.authorization.allows(
             self._subscription, self._context.hub.last_known_owner(self._subscription.stream)
         ):
-            self.end()
+            self.end("UNAUTHORIZED: no permission any more")
 
     def count_dropped(self) -> None:
         """Add the frames dropped since the last call to the metrics."""
         self._context.count_dropped(self._subscription)
 
-    def end(self) -> None:
-        """Send nothing more and end the response: the permission is lost, or the gateway drains."""
+    def end(self, why: str = "restart") -> None:
+        """Send nothing more and end the response: the permission is lost, or the gateway drains.
+
+        Args:
+            why: The reason, for logs.
+        """
         self._ended = True
+        self._why = self._why or why
         self._shown = None
         if self._waiting is not None:
             self._waiting = None

@@ -35,6 +35,9 @@ _ACKNOWLEDGED: Final = " acknowledged"
 #: Appended to a stream's id, which has no spaces, for the entry of its early frame in `NewestFrames`.
 _EARLY: Final = " early"
 
+#: Told of each alert: stream, id, viewers and publishers that got it.
+OnTold = Callable[[str, str, int, int], None]
+
 
 def acknowledged_key(alert_id: str) -> str:
     """Return the key of an alert's acknowledgement, where alerts have their ids as keys."""
@@ -78,6 +81,7 @@ class Delivery:
         frames_out, frame_bytes_out: Frames written to viewers, and bytes of them.
         alerts_out: Alerts sent to viewers and publishers.
         old_term_frames: Frames from the router that were dropped because their term was over.
+        on_told: Called with stream, alert id, and how many viewers and publishers got an alert; None: nobody asks.
         writing: The bytes that are being written to sockets at this moment, else None. A socket that becomes full
             keeps a part of them, which `WaitingFrames` counts once for all sockets.
     """
@@ -105,6 +109,7 @@ class Delivery:
         self.frames_in = self.bytes_in = self.alerts_out = self.old_term_frames = 0
         self.frames_out = self.frame_bytes_out = 0
         self.writing: bytes | None = None
+        self.on_told: OnTold | None = None
 
     # ── frames in ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -205,6 +210,7 @@ class Delivery:
             self._to_bus(frame)
 
     def _deliver(self, stream: LocalStream, frame: Frame, now: float) -> None:
+        stream.arrived += 1
         if frame.frame_id - stream.last_frame_id != 1 and not frame.is_key:
             for subscription in (*stream.direct_json, *stream.direct_binary):
                 self.stop_direct_writes(subscription)  # the outbound queue drops delta frames up to the next key frame
@@ -327,7 +333,9 @@ class Delivery:
         message = wire.text_message(alert.to_json())
         if stamps is not None and self._latency is not None:
             message = self._latency.timed(message, alert.stream_id, stamps)
-        self._send_alert(stream, alert.id, message, repeated_of_ms)
+        viewers, publishers = self._send_alert(stream, alert.id, message, repeated_of_ms)
+        if self.on_told is not None:
+            self.on_told(alert.stream_id, alert.id, viewers, publishers)
 
     def on_acknowledged(self, alert: Alert, acknowledgement: Acknowledgement, *, repeated: bool) -> None:
         """Send that an alert was acknowledged to those who get the alerts of its stream.
@@ -350,8 +358,12 @@ class Delivery:
         if len(self._alerts_seen) > ALERTS_REMEMBERED:
             self._alerts_seen.popitem(last=False)
 
-    def _send_alert(self, stream: LocalStream, key: str, message: bytes, repeated_of_ms: int | None) -> None:
-        """Send an alert, or its acknowledgement, which have different keys; `repeated_of_ms` as in `on_alert`."""
+    def _send_alert(self, stream: LocalStream, key: str, message: bytes, repeated_of_ms: int | None) -> tuple[int, int]:
+        """Send an alert, or its acknowledgement, which have different keys; `repeated_of_ms` as in `on_alert`.
+
+        Returns how many viewers and publishers got it.
+        """
+        viewers = publishers = 0
         for subscription, viewer in list(stream.viewers.items()):
             if not subscription.alerts:
                 continue
@@ -360,6 +372,8 @@ class Delivery:
             ):
                 continue
             self.alerts_out += 1
+            subscription.alerts_told += 1
+            viewers += 1
             if subscription.held_alerts is None:
                 viewer.send_message(message)
             elif len(subscription.held_alerts) < MAX_HELD_ALERTS:
@@ -373,7 +387,10 @@ class Delivery:
             and publication.started_at <= (repeated_of_ms or MAX_MS)
         ):
             self.alerts_out += 1
+            publication.alerts_told += 1
+            publishers = 1
             publication.publisher.send_message(message)
+        return viewers, publishers
 
     # ── newest frames ────────────────────────────────────────────────────────────────────────────────────────────
 

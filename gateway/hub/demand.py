@@ -46,6 +46,11 @@ class Demand:
         self._sent_at = float("-inf")
         self._lower_since: float | None = None
 
+    @property
+    def sent(self) -> Wanted | None:
+        """The demand that the publisher was last sent; None: none yet."""
+        return self._sent
+
     def is_current(self, wanted: Wanted) -> bool:
         """Return whether the publisher was last sent exactly this demand."""
         return wanted == self._sent

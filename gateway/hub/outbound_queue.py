@@ -161,6 +161,11 @@ class OutboundQueue:
         self._bytes = 0
 
     @property
+    def pending(self) -> tuple[int, int]:
+        """Number of waiting messages, and their bytes."""
+        return len(self._messages or ()), self._bytes
+
+    @property
     def depth(self) -> tuple[int, int]:
         """Number of waiting messages and of waiting frames."""
         return len(self._messages or ()), sum(s.waiting_frame is not None for s in self._frames or ())

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from watchout.common import metric_names
@@ -243,11 +243,13 @@ class Hub:
         stream.viewers[subscription] = viewer
         if subscription.video:
             stream.video[subscription] = stream.queued[subscription] = viewer
+            subscription.arrived_before = stream.arrived
         viewer.send_message(wire.status(stream.id, stream.status, now_ms, stream.info or None))
         if not subscription.video or subscription not in stream.viewers:  # the message may have closed a full viewer
             return False
         if subscription.last_frame and (newest := self.delivery.newest_frame(stream.id)) is not None:
             newest.stamps = None  # its age is no latency
+            subscription.arrived_before = stream.arrived - 1
             viewer.send_frame(subscription, newest, now)
         return subscription.last_frame and stream.newest is None and stream.publication is None
 
@@ -256,11 +258,21 @@ class Hub:
         stream = self._streams.get(subscription.stream)
         if stream is None or stream.viewers.pop(subscription, None) is None:
             return
+        subscription.written = subscription.frames_written(stream.arrived)
         for table in (stream.video, stream.queued, stream.direct_json, stream.direct_binary):
             table.pop(subscription, None)
         self._count_viewer(stream, subscription, -1)
         self.reports.interest_changed(stream.id)
         self._close_if_unused(stream)
+
+    @property
+    def streams(self) -> Collection[LocalStream]:
+        """All streams that have a publisher or viewers here."""
+        return self._streams.values()
+
+    def stream(self, stream_id: str) -> LocalStream | None:
+        """Return a stream that has a publisher or viewers here, else None."""
+        return self._streams.get(stream_id)
 
     def viewers_of(self, stream_id: str) -> list[tuple[Subscription, Viewer]]:
         """Return all subscriptions to a stream on this gateway."""

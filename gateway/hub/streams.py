@@ -104,6 +104,9 @@ class Publication:
             never.
         camera_clock: What is known of the camera's clock.
         ended: It is over: another publisher has the stream, or none.
+        alerts_told: Alerts that were sent to the publisher.
+        peak_fps: Highest rate over some seconds so far.
+        frames_noted, noted_at: Frames in total when that was looked at last, and when, in seconds of the loop's clock.
     """
 
     stream: str
@@ -128,11 +131,16 @@ class Publication:
     sample_at: float = math.inf
     camera_clock: CameraClock = field(default_factory=CameraClock)
     ended: bool = False
+    alerts_told: int = 0
+    peak_fps: float = 0.0
+    frames_noted: int = 0
+    noted_at: float = 0.0
     #: The stream's id in ASCII, and the beginning of the JSON message of each of its frames.
     name: bytes = field(init=False)
     json_head: bytes = field(init=False)
 
     def __post_init__(self) -> None:
+        self.noted_at = self.last_frame_s
         self.name, self.json_head = self.stream.encode("ascii"), json_head(self.stream)
 
     def set_receivers(self, named: Iterable[FrameReceiver], *, keep: bool) -> list[DirectReceiver]:
@@ -166,6 +174,7 @@ class LocalStream:
         owner: The newest owner known; None: none yet.
         info: What the camera says of itself, as JSON; "": nothing, or there is no camera.
         last_frame_id: The highest frame id delivered here.
+        arrived: Frames that were offered to the viewers here.
         delivered_at: When that was, in seconds of the loop's clock.
         newest: The newest frame that is a picture.
         last_undecodable: Term, frame id and fault of the last frame, when that is no picture; else None.
@@ -184,6 +193,7 @@ class LocalStream:
     owner: Owner | None = None
     info: str = ""
     last_frame_id: int = 0
+    arrived: int = 0
     delivered_at: float = float("-inf")
     newest: Frame | None = None
     last_undecodable: tuple[int, int, str] | None = None

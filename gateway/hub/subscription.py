@@ -66,7 +66,10 @@ class Subscription:
 
     __slots__ = (
         "alerts",
+        "alerts_told",
+        "arrived_before",
         "awaits_owner",
+        "connection",
         "counted",
         "dropped",
         "dropped_reported",
@@ -87,6 +90,7 @@ class Subscription:
         "waiting_frame",
         "waiting_frames",
         "window",
+        "written",
     )
 
     def __init__(
@@ -134,12 +138,26 @@ class Subscription:
         #: Dropped frames by reason; None: none. And the part of them that `take_newly_dropped` has returned.
         self.dropped: dict[DropReason, int] | None = None
         self.dropped_reported: dict[DropReason, int] | None = None
+        #: Id of the viewer's connection, for those who ask why.
+        self.connection = ""
+        #: `LocalStream.arrived` when the delivery of frames began, less the newest one that was sent at once; None: it
+        #: has not begun.
+        self.arrived_before: int | None = None
+        #: Frames that were written, counted at the end of the subscription; and alerts, counted one by one.
+        self.written = self.alerts_told = 0
 
     def drop(self, reason: DropReason) -> None:
         """Count one frame that does not go out."""
         if self.dropped is None:
             self.dropped = {}
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+    def frames_written(self, arrived: int) -> int:
+        """Return how many frames were written so far; `arrived` is `LocalStream.arrived`."""
+        if self.arrived_before is None:
+            return 0
+        dropped = sum(self.dropped.values()) if self.dropped else 0
+        return arrived - self.arrived_before - dropped - (self.waiting_frame is not None)
 
     def take_newly_dropped(self) -> dict[DropReason, int]:
         """Return the frames dropped since the last call, by reason. Counts may be 0."""

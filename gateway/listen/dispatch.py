@@ -117,7 +117,7 @@ class ConnectionDispatcher(asyncio.Protocol):
         if self._slot.reached is not None:
             self._context.connections.make_room_for_refused()
         if self._slot.must_drop:
-            self._transport.abort()
+            self._drop()
         elif self._certificate is None:
             self._expect_head()
         else:
@@ -200,11 +200,13 @@ class ConnectionDispatcher(asyncio.Protocol):
         self._context.unfinished.release(self)
         head = received[:end]
         forwarded = values_of(head, "x-forwarded-for")
-        self._slot.set_address(limit_key(client_address(self._peer, forwarded, settings.trusted_proxies)))
+        address = client_address(self._peer, forwarded, settings.trusted_proxies)
+        self._slot.address = self._slot.address or address
+        self._slot.set_address(limit_key(address))
         if self._slot.reached is not None:
             self._context.connections.make_room_for_refused()
         if self._slot.must_drop:
-            self._transport.abort()
+            self._drop()
         elif is_upgrade(head):
             self._become_websocket(head, received[end:])
         elif self._slot.reached is not None and not is_health_check(head):
@@ -219,10 +221,22 @@ class ConnectionDispatcher(asyncio.Protocol):
             self._http.connection_made(self._transport)
             self._http.data_received(received)
 
+    def _drop(self) -> None:
+        """End a connection over a limit at once: too many refused ones are open to tell it why."""
+        reached = self._slot.reached
+        text = f"too many connections {'' if reached is None else reached.what}"
+        self._context.recorder.refused(self._slot.address or self._peer, 0, "TOO_MANY_CONNECTIONS", text)
+        self._transport.abort()
+
     @property
     def address_key(self) -> str | None:
         """The key under which the limits count the client's address; None while the address is not known."""
         return self._slot.key
+
+    @property
+    def address(self) -> str:
+        """The client's address; empty while it is not known."""
+        return self._slot.address
 
     def give_way(self) -> None:
         """Discard the unfinished head and end the connection; called by `Unfinished` when its budget is exceeded."""
@@ -279,6 +293,7 @@ class ConnectionDispatcher(asyncio.Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         self._buffer, self._refused = b"", True
+        self._context.recorder.refused(self._slot.address or self._peer, status, code, text)
         self._transport.write(error_response(status, code, text, headers))
         if self._transport.can_write_eof():
             with contextlib.suppress(OSError):  # the peer has closed already

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from watchout.common import metric_names
+from watchout.common import clock, metric_names
 from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import Alert
 from watchout.common.bus.messages import (
@@ -23,6 +24,8 @@ from watchout.common.bus.messages import (
 from watchout.common.metrics import Metrics
 from watchout.common.tracing import spans
 from watchout.common.tracing.tracer import Tracer
+from watchout.common.why.incident import Incident, IncidentKind
+from watchout.common.why.memory import IncidentMemory
 from watchout.router.alerts.escalation import Escalations
 from watchout.router.alerts.ids import AlertIds
 from watchout.router.alerts.log import AlertLog
@@ -34,6 +37,9 @@ from watchout.router.webhook.events import acknowledged_event, alert_event
 
 if TYPE_CHECKING:  # loaded where a webhook is set
     from watchout.router.webhook.sender import WebhookSender
+
+#: What may happen to one alert many times.
+_REPEATED: Final = frozenset({IncidentKind.DUPLICATE, IncidentKind.REDELIVERED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +55,7 @@ class AlertDelivery:
         epoch: The router's epoch, which makes the numbers of its alerts unique.
         webhook: Gets every alert too; None: no `ALERT_WEBHOOK_URL` is set.
         tracer: Records the spans of alerts; None: tracing is off.
+        memory: Remembers what became of each alert, for `watchout-ctl why`.
     """
 
     epoch: int
@@ -62,6 +69,7 @@ class AlertDelivery:
     webhook: WebhookSender | None
     escalations: Escalations | None = None
     tracer: Tracer | None = None
+    memory: IncidentMemory = field(default_factory=IncidentMemory)
 
     def accept(self, member: bytes, request: RaiseAlert, now: float, now_ms: int) -> None:
         """Deliver an alert that a member raises, unless it is a duplicate, and reply to the member.
@@ -82,6 +90,10 @@ class AlertDelivery:
         )  # fmt: skip
         if receivers is None:
             self.metrics.count(metric_names.ALERTS_DUPLICATE)
+            self._remember(IncidentKind.DUPLICATE, request.alert, now_ms)
+        else:
+            numbers = {"receivers": receivers, "frame_id": request.alert.frame_id or 0}
+            self._remember(IncidentKind.ACCEPTED, request.alert, at, owner or "", numbers)
         reply = AcceptedReply(
             request=request.request, id=request.alert.id, duplicate=receivers is None, receivers=receivers or 0, at=at
         )
@@ -112,6 +124,8 @@ class AlertDelivery:
             return
         if kept.acknowledgement is None:
             self.metrics.count(metric_names.ALERTS_ACKNOWLEDGED)
+            after = {"after_ms": max(0, given.at - kept.at)}
+            self._remember(IncidentKind.ACKNOWLEDGED, alert, given.at, request.user, after)
             number = self.log.add(alert, kept.json, kept.at, now, given)
             repeated = request.at is not None
             self._notify(
@@ -161,6 +175,16 @@ class AlertDelivery:
                 self.outbox.send(receiver, notification)
         return receivers
 
+    def _remember(
+        self, what: IncidentKind, alert: Alert, at: int, user: str = "", numbers: Mapping[str, float] | None = None
+    ) -> None:
+        """Remember what became of an alert; the same thing again soon is counted."""
+        incident = Incident(
+            what=what, at=at, streams=(alert.stream_id,), alert=alert.id, user=user, numbers=numbers or {}
+        )
+        joins = (what, alert.stream_id, alert.id) if what in _REPEATED else None
+        self.memory.add(incident, joins)
+
     def restore_waiting(self, now: float) -> None:
         """Keep the alerts that still wait for their acknowledgement, so that they can be acknowledged after a restart.
 
@@ -191,6 +215,8 @@ class AlertDelivery:
         for logged in batch:
             if member in self.streams.alert_receivers(logged.stream_id)[0]:
                 self.metrics.count(metric_names.ALERTS_REDELIVERED)
+                if logged.acknowledgement is None:
+                    self._remember(IncidentKind.REDELIVERED, logged.alert, clock.now_ms())
                 notification = AlertNotification(
                     alert=logged.alert,
                     number=logged.number,

@@ -148,6 +148,11 @@ class RecentAlerts:
             rows.append((stream, kept.user, value.term, value.frame_id, value.json, int(kept.added_at)))
         return rows
 
+    def acknowledgement_of(self, stream: str, id: str) -> Acknowledgement | None:
+        """Return who acknowledged a kept alert first; None: nobody, or it is not kept."""
+        stored = self._store.of(stream).get(id)
+        return None if stored is None else stored.value.acknowledgement
+
     def recent(
         self,
         stream: str | None,

@@ -58,6 +58,13 @@ class Ownership:
         found = self.reservations.get(name)
         return found.user if found is not None and now - found.ended_at < self._reserved_s else None
 
+    def reservation(self, name: str, now: float) -> tuple[str, float] | None:
+        """Return for whom an id without a publisher is reserved, and for how many seconds; None: for nobody."""
+        found = self.reservations.get(name)
+        if found is None or (left_s := self._reserved_s - (now - found.ended_at)) <= 0:
+            return None
+        return found.user, left_s
+
     def reserve(self, stream: RouterStream, now: float) -> None:
         """Reserve the id of a stream whose publisher is gone for its owner."""
         if stream.user is not None:

@@ -264,6 +264,18 @@ class Streams:
                 alerts += interest.alert_viewers
         return Totals(producers=producers, video_consumers=video, alert_consumers=alerts, connections=connections)
 
+    def published_by(self, member: bytes) -> list[str]:
+        """Return the streams whose publisher is connected to this gateway."""
+        return sorted(self._table.published_at.get(member, ()))
+
+    def viewed_by(self, member: bytes) -> list[str]:
+        """Return the streams that viewers of this gateway want."""
+        return sorted(self._table.viewed_at.get(member, ()))
+
+    def reservation_of(self, name: str, now: float) -> tuple[str, float] | None:
+        """Return for whom a stream id without a publisher is reserved, and for how many seconds; None: for nobody."""
+        return self._ownership.reservation(name, now)
+
     def rows(self, names: dict[bytes, str], now_ms: int) -> list[StreamRow]:
         """Return a row for every stream that has a publisher, by stream id. `names` are the members' names."""
         return [

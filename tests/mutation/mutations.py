@@ -602,4 +602,24 @@ MUTATIONS: Final = (
             "tests/e2e/test_ctl_cluster.py::test_one_machine_shows_its_gateways_and_links_and_names_a_gateway_that_is_gone",
         ),
     ),
+    Mutation(
+        name="why-silent",
+        rule="`watchout-ctl why` names a process that hangs, whose knowledge is missing in the answer",
+        file="router/inquiries.py",
+        before="                inquiry.silent.append(gone)\n",
+        after="",
+        unit=("tests/unit/router/test_inquiries.py::test_a_member_that_ends_is_not_waited_for",),
+        e2e=("tests/e2e/test_why.py::test_a_gateway_that_hangs_and_one_that_was_killed_are_named",),
+    ),
+    Mutation(
+        name="why-counts",
+        rule="the frames that the access log says were written are those that the client counted",
+        file="gateway/hub/subscription.py",
+        before="arrived - self.arrived_before - dropped - (",
+        after="arrived - self.arrived_before - (",
+        unit=(
+            "tests/unit/gateway/why/test_counts.py::test_the_frames_written_are_those_that_arrived_less_those_dropped_and_waiting",
+        ),
+        e2e=("tests/e2e/test_why.py::test_why_viewers_get_what_they_get_and_what_became_of_an_alert",),
+    ),
 )

@@ -14,11 +14,15 @@ from watchout.common.toolbox.globs import MAX_PATTERN_CHARS, PATTERN
 MAX_RECEIVERS: Final = 1_000
 #: Version of the bus: the first element of every control message, and the second byte of every frame.
 VERSION: Final = 1
-#: What a router understands beyond the first release, as `Welcome` tells it: 1 since shares, 2 since links and queries
-#: about the cluster, 3 since latencies and stamps of frames.
+#: What a process understands beyond the first release, as `Welcome` and `Hello` tell it: 1 since shares, 2 since links
+#: and queries about the cluster, 3 since latencies, stamps of frames, and questions of `watchout-ctl why`.
 LEVEL: Final = 3
 #: The least level of a router that understands latencies and stamps of frames.
 LATENCY_LEVEL: Final = 3
+#: The least level of a router that takes the query ``why``, and of a member that answers `AskWhy`.
+WHY_LEVEL: Final = 3
+#: Most bytes of a member's answer to `AskWhy`.
+MAX_WHY_BYTES: Final = 512 << 10
 #: Largest encoded control message, in bytes, on both sides. The largest in practice is a reply with every stream.
 MAX_CONTROL_BYTES: Final = 16 << 20
 #: Rows in one `StreamReport` or `ReservationReport`, so that each stays far below `MAX_CONTROL_BYTES`.

@@ -12,6 +12,7 @@ from watchout.common.alerts.model import Alert, AlertId, FrameId, Milliseconds, 
 from watchout.common.bus.messages.fields import (
     MAX_COVERAGE_ROWS,
     MAX_LINK_ROWS,
+    MAX_WHY_BYTES,
     REPORT_CHUNK,
     VERSION,
     Count,
@@ -46,7 +47,8 @@ class Hello(Message, frozen=True, tag="hello"):
     streams. `settings` are those that differ from their defaults (`common.process.about`). `frames_at` is where the
     member accepts frames that other members send it directly; absent: it gets all frames from the router. `host` is the
     name of its machine, `url` where clients reach a gateway: `PUBLIC_URL`. `process` is the same in the greetings of
-    one process to the routers of several slots; absent where there is one slot.
+    one process to the routers of several slots; absent where there is one slot. `level` says which messages the member
+    understands, 0 when it is of a release before there were levels: the router sends none of a later one.
     """
 
     kind: MemberKind
@@ -65,6 +67,7 @@ class Hello(Message, frozen=True, tag="hello"):
     host: Text = ""
     url: Text = ""
     process: MemberId | None = None
+    level: Count = 0
 
 
 class PublicationState(Message, frozen=True, tag="hold"):
@@ -411,11 +414,14 @@ class Query(Message, frozen=True, tag="query"):
     `RecentAlertsReply`; a router that does not know the field replies with the rows alone.
     ``shares``, for routers of level 1 or above, are those of a `user`'s `stream`, or of
     these `ids`. ``cluster`` is for routers of level 2 or above, ``latency``, of one `stream` or of
-    up to `limit` ones, for those of level 3 or above.
+    up to `limit` ones, for those of level 3 or above. So is ``why``: what they and their members know `about` a stream,
+    user, connection, alert or address.
     """
 
     request: Count
-    what: Literal["stats", "streams", "alerts", "alert", "reservations", "processes", "shares", "cluster", "latency"]
+    what: Literal[
+        "stats", "streams", "alerts", "alert", "reservations", "processes", "shares", "cluster", "latency", "why"
+    ]
     stream: StreamId | None = None
     id: AlertId | None = None
     user: Text | None = None
@@ -426,6 +432,14 @@ class Query(Message, frozen=True, tag="query"):
     or_acknowledged: bool = msgspec.field(default=False, name="acked")
     tell_missing: bool = msgspec.field(default=False, name="whole")
     ids: Annotated[tuple[ShareId, ...], msgspec.Meta(max_length=1000)] = ()
+    about: Text = ""
+
+
+class WhyAnswered(Message, frozen=True, tag="because"):
+    """Answer of a gateway or bridge to an `AskWhy`: `body` is a `common.why.answer.WhyAnswer` as msgpack."""
+
+    request: Count
+    body: Annotated[bytes, msgspec.Meta(max_length=MAX_WHY_BYTES)]
 
 
 class Bye(Message, frozen=True, tag="bye"):
@@ -435,5 +449,5 @@ class Bye(Message, frozen=True, tag="bye"):
 FromMember = (
     Hello | PublicationState | Interest | SnapshotEnd | StreamReport | MemberHeartbeat | CoverageReport | Claim
     | Release | ReservationReport | OwnerLookup | FetchNewest | RaiseAlert | AcknowledgeRequest | FetchPicture
-    | BadFrame | CreateShare | EndShare | Unreserve | Query | Bye | LinkReport | LatencyReport
+    | BadFrame | CreateShare | EndShare | Unreserve | Query | Bye | LinkReport | LatencyReport | WhyAnswered
 )  # fmt: skip

@@ -164,8 +164,17 @@ class ErrorForPublisher(Message, frozen=True, tag="tellcamera"):
     message: Text
 
 
+class AskWhy(Message, frozen=True, tag="why"):
+    """Sent by the router to gateways and bridges of level 3 or above, for a query ``why``: what do they know `about`
+    this stream, user, connection, alert or address? The answer is a `WhyAnswered` with this `request`.
+    """
+
+    request: Count
+    about: Text
+
+
 FromRouter = (
     Welcome | Rejoin | RouterHeartbeat | GrantedReply | RefusedReply | OwnerReply | AcceptedReply | AcknowledgedReply
     | QueryReply | Forward | SendNewest | Revoke | StatusUpdate | AlertNotification | ErrorForPublisher
-    | ReservationEnded
+    | ReservationEnded | AskWhy
 )  # fmt: skip

@@ -35,6 +35,26 @@ class ProcessSettings:
         "precedence over the environment, and later ones over earlier ones. A `-` before a name: the file may be "
         "missing. To be set in the environment; under honcho `SETTINGS_FILES=.env` in `.env`.",
     )  # fmt: skip
+    access_log: bool = _GROUP.setting(
+        "ACCESS_LOG", parsers.flag, True, expects="true, false",
+        help="One log line at the end of each WebSocket and each refused handshake: who, from where, how long, what "
+        "came and went, and how it ended.",
+    )  # fmt: skip
+    access_log_rate: float = _GROUP.setting(
+        "ACCESS_LOG_RATE", parsers.number(0.1, 100_000), 50.0, expects="lines per second",
+        help="Most access log lines per second of one gateway, over some seconds; the next line says how many were "
+        "left out. Refused handshakes get a fifth of it.",
+    )  # fmt: skip
+    why_minutes: float = _GROUP.setting(
+        "WHY_MINUTES", parsers.number(0, 1440), 60.0, expects="0–1440 minutes",
+        help="How long each process remembers why connections ended and frames were not sent, for `watchout-ctl why`. "
+        "0: nothing is remembered.",
+    )  # fmt: skip
+    why_bytes: int = _GROUP.setting(
+        "WHY_BYTES", parsers.whole(65536, 1 << 30), 16 << 20, expects="bytes",
+        help="Memory of each process for it, and of each slot's router; beyond it the oldest of what there is most of "
+        "gives way.",
+    )  # fmt: skip
     loop: str = _GROUP.setting(
         "WATCHOUT_LOOP", parsers.one_of("uvloop", "asyncio"), "uvloop", expects="uvloop, asyncio",
         help="Event loop. `uvloop` is faster; use `asyncio` to debug, or where uvloop is not available.",

@@ -14,6 +14,7 @@ from watchout.common.bus.messages import AlertStamps
 from watchout.common.errors import CloseCode
 from watchout.common.metrics import Metrics
 from watchout.common.settings import Settings
+from watchout.common.why.memory import IncidentMemory
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.client import turns
 from watchout.gateway.client.accepted_client import AcceptedClient
@@ -27,6 +28,7 @@ from watchout.gateway.model import SocketPath
 from watchout.gateway.quotas import Connections
 from watchout.gateway.router_client import RouterClient
 from watchout.gateway.stream_ids import KEY_BYTES, StreamIds
+from watchout.gateway.why.recorder import Recorder
 
 HEAD = (
     b"GET /streams/subscribe HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -75,7 +77,7 @@ def opened() -> tuple[WebSocket, Wire]:
     ids = StreamIds(bytes(KEY_BYTES))
     parts: list[Any] = [
         settings, Metrics(), tasks, None, Authorization(settings), sockets, Connections(settings), hub, None, ids, None,
-        None, None,
+        None, None, Recorder(settings, IncidentMemory(), "gateway"),
     ]  # fmt: skip
     context = Context(*parts)
     wire = Wire()

@@ -39,6 +39,7 @@ from watchout.common.bus.messages import (
     SnapshotEnd,
     StreamReport,
     Unreserve,
+    WhyAnswered,
     decode_from_member,
     encode,
 )
@@ -131,6 +132,7 @@ def test_a_remote_member_may_say_what_a_bridge_needs_and_nothing_of_streams_and_
     said = (
         SnapshotEnd(publications=0, interests=0), MemberHeartbeat(metrics={}), CoverageReport(rows=[]), Bye(),
         LatencyReport(), BadFrame(stream="cam", frame_id=1, reason="no picture"), RaiseAlert(request=1, alert=ALERT),
+        WhyAnswered(request=1, body=b""),
     )  # fmt: skip
     assert all(map(may_be_remote, said))
     kinds = {type(body) for body in said} | {Hello}

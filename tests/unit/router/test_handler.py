@@ -66,6 +66,7 @@ from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
 from watchout.common.media.held_frames import HeldFrames
 from watchout.common.metrics import Metrics
+from watchout.common.why.memory import IncidentMemory
 from watchout.router import startup_hold
 from watchout.router.alerts.delivery import AlertDelivery
 from watchout.router.alerts.ids import AlertIds
@@ -73,6 +74,7 @@ from watchout.router.alerts.log import AlertLog
 from watchout.router.alerts.recent import RecentAlerts
 from watchout.router.alerts.replay import AlertReplay
 from watchout.router.handler import WARN_EVERY_S, MessageHandler
+from watchout.router.incidents import RouterIncidents
 from watchout.router.members import Members
 from watchout.router.outbox import Outbox
 from watchout.router.startup_hold import StartupHold
@@ -95,14 +97,19 @@ class Place:
         self.streams = Streams(EPOCH, max_streams=100, syncing=syncing)
         self.asked: list[tuple[Query, bool]] = []
         outbox = Outbox(EPOCH, self.members)
+        recent, self.memory = RecentAlerts(limit=100, minutes=10), IncidentMemory()
         alerts = AlertDelivery(
             epoch=EPOCH, metrics=self.metrics, streams=self.streams, ids=AlertIds(),
-            recent=RecentAlerts(limit=100, minutes=10), log=(log := AlertLog()), replay=AlertReplay(log),
-            outbox=outbox, webhook=None,
+            recent=recent, log=(log := AlertLog()), replay=AlertReplay(log),
+            outbox=outbox, webhook=None, memory=self.memory,
         )  # fmt: skip
         self.handler = MessageHandler(
             metrics=self.metrics, members=self.members, streams=self.streams, alerts=alerts,
             shares=SimpleNamespace(),  # type: ignore[arg-type]
+            incidents=RouterIncidents(
+                memory=self.memory, members=self.members, streams=self.streams, alerts=recent, name="router",
+                process="", started_ms=0,
+            ),
             pictures=HeldFrames(1 << 20), hold=StartupHold(syncing=syncing), outbox=outbox,
             loop=self.clock, checked_at=self.clock.now,  # type: ignore[arg-type]
         )  # fmt: skip

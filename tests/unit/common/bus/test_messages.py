@@ -31,6 +31,7 @@ from watchout.common.bus.messages import (
     AlertNotification,
     AlertScope,
     AlertStamps,
+    AskWhy,
     BadFrame,
     BurnRow,
     Bye,
@@ -75,6 +76,7 @@ from watchout.common.bus.messages import (
     StreamReport,
     Unreserve,
     Welcome,
+    WhyAnswered,
     decode_from_member,
     decode_from_router,
     encode,
@@ -118,6 +120,7 @@ FROM_MEMBER: list[FromMember] = [
         total=LatencyRow("", [HopRow(99, 0.0, 0, [])]),
         since_start=[HopRow(1, 5.25, 0, [70, 1])],
     ),
+    WhyAnswered(request=1, body=b"\x80"),
     LinkReport(rows=[]),
     LinkReport(rows=[LinkRow("tls:10.0.0.1:7400/f-abcdefgh", False, 0.0, 0.0, 3, 2, 99, "refused")], total=7),
     Claim(request=1, stream="cam-1", user="u"),
@@ -178,6 +181,7 @@ FROM_ROUTER: list[FromRouter] = [
     AcknowledgedReply(request=1, acknowledgement=Acknowledgement(user="ann", at=2, note="n"), duplicate=True),
     ReservationEnded(stream="cam-1", term=7),
     ErrorForPublisher(stream="cam-1", code="INVALID_MESSAGE", message="data is not base64"),
+    AskWhy(request=1, about="cam-1"),
 ]
 
 

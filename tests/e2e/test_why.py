@@ -1,0 +1,200 @@
+"""`watchout-ctl why` names the causes that these tests bring about, with figures that clients counted too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pytest
+
+from tests.kit.clients import JPEG, Clients, base64_of, eventually
+from tests.kit.ml_stub import serving
+from tests.kit.processes import BIN, Watchout
+from tests.kit.readers import Reader
+
+pytestmark = pytest.mark.e2e
+
+#: Seconds within which what is waited for has come, on the slowest machine.
+COMES_S: Final = 90.0
+#: A picture that a slow socket does not take at once.
+LARGE: Final = base64_of(JPEG + bytes(60_000))
+
+
+async def ask(started: Watchout, about: str, *, code: int = 0) -> dict[str, Any]:
+    """What `why` says about something, decoded."""
+    command = started.run("why", [str(BIN / "watchout-ctl"), "why", about, "--json"])
+    assert await command.ended(COMES_S) == code, command.output
+    found: dict[str, Any] = json.loads(command.output)
+    return found
+
+
+async def said(started: Watchout, about: str, holds: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Ask until what is said holds: the answer is a snapshot of a system at work."""
+    async with asyncio.timeout(COMES_S):
+        while True:
+            found = await ask(started, about)
+            if holds(found):
+                return found
+
+
+def causes(sentences: list[dict[str, Any]]) -> set[str]:
+    return {sentence["cause"] for sentence in sentences}
+
+
+def of(sentences: list[dict[str, Any]], cause: str) -> Iterator[dict[str, Any]]:
+    return (sentence for sentence in sentences if sentence["cause"] == cause)
+
+
+def access_lines(started: Watchout) -> list[dict[str, Any]]:
+    """The lines of connections that ended."""
+    lines = (json.loads(line) for line in started.output.splitlines() if '"connection closed"' in line)
+    return [line for line in lines if line["module"] == "gateway.why.access_log"]
+
+
+async def test_why_viewers_get_what_they_get_and_what_became_of_an_alert(watchout, clients: Clients):
+    async with serving() as service:
+        service.mode, service.takes_s = "answer", 0.05
+        started = watchout(environ={"ML_SERVICE_URL": service.url, "ML_FPS": "5", "ALERT_COOLDOWN_S": "600"})
+        owner = started.token("owner")
+        every, few, hidden = [await clients.viewer(started.url, owner) for _ in range(3)]
+        await every.subscribe("cam-1", consumes=["video-frame", "alert"])
+        await few.subscribe("cam-1", consumes=["video-frame"], maxFps=2)
+        await hidden.subscribe("cam-1", consumes=["alert"])
+        slow = await Reader.watch(started.port, owner, "cam-1", receive_buffer=4096, consumes=["video-frame"])
+        camera = await clients.camera(started.url, owner)
+        await camera.register("cam-1", consumes=["alert"])
+        sending = asyncio.create_task(_send(camera))
+        async with slow:
+            wanted = {"streaming", "all", "asked_rate", "hidden", "ml_partly"}
+            found = await said(
+                started, "cam-1",
+                lambda one: wanted - {"ml_partly"} <= causes(one["now"])
+                and causes(one["now"]) & {"slow_socket", "not_reading"}
+                and any(each["cause"].startswith("ml_") for each in one["now"]),
+            )  # fmt: skip
+            (asked,) = of(found["now"], "asked_rate")
+            assert "it asked for at most 2 (maxFps)" in asked["text"]
+            assert asked["figures"]["fps"] < asked["figures"]["cameraFps"]
+            assert {"asked_rate", "slow_socket"} & causes(found["past"])
+
+            alert = await every.find("alert", COMES_S)
+            await every.send("acknowledge", streamId="cam-1", alertId=alert["id"])
+            await every.find("alert-acknowledged", COMES_S)
+            life = (await said(started, alert["id"], lambda one: "heldBack" in one["now"][0]["figures"]))["now"]
+            (sentence,) = life
+            assert sentence["cause"] == "acknowledged"
+            # `every`, `hidden` and the camera have asked for alerts, `few` and `slow` have not.
+            assert {name: sentence["figures"][name] for name in ("frameId", "told", "viewers")} == {
+                "frameId": alert["frameId"], "told": 3, "viewers": 2,
+            }  # fmt: skip
+            assert f"looked at by {service.url}" in sentence["text"]
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        await camera.leave()
+        for viewer in (every, few):
+            await viewer.find("status", COMES_S, status="offline")
+            await viewer.leave()
+
+        # What the gateway says of an ended connection is what the client counted.
+        await eventually(lambda: len(access_lines(started)) >= 4, COMES_S)
+        sent = sum(line["frames_in"] for line in access_lines(started))
+        viewers = [line for line in access_lines(started) if line["path"] == "/streams/subscribe"]
+        written = {line["frames_out"]: line for line in viewers}
+        for viewer in (every, few):
+            line = written[len(viewer.frames)]
+            assert line["frames_out"] + sum(line.get(name, 0) for name in line if name.startswith("dropped_")) == sent
+
+
+async def _send(camera: Any) -> None:
+    while True:
+        await camera.show(LARGE)
+        await asyncio.sleep(0.05)
+
+
+async def test_why_each_connection_ended(watchout, clients: Clients):
+    started = watchout(environ={"ALERT_QUEUE_MESSAGES": "20", "ALERT_RATE": "1000"})
+    owner = started.token("owner")
+    first = await clients.camera(started.url, owner)
+    await first.register("cam-1", produces=["video-frame", "alert"])
+
+    stranger = await clients.viewer(started.url, None)
+    await stranger.send("auth", token="wrong")
+    assert await stranger.closed() == 1008
+    async with await Reader.connect(started.port) as refused:
+        with pytest.raises(AssertionError, match="401"):
+            await refused.upgrade("/streams/subscribe?token=wrong")
+
+    token = started.token("short")
+    short = await clients.viewer(started.url, token)
+    await short.subscribe("cam-3")
+    broken = await clients.viewer(started.url, owner)
+    await broken.subscribe("cam-1")
+    await broken.send_raw("no JSON")
+    await broken.expect("error")
+    await broken.send_raw(bytes(30 << 20))
+    assert await broken.closed() == 1009
+
+    # Alerts for a viewer that does not read, until they are too many.
+    full = await Reader.watch(started.port, started.token("full"), "cam-2", receive_buffer=4096)
+    alerting = await clients.camera(started.url, started.token("full"))
+    await alerting.register("cam-2", produces=["video-frame", "alert"])
+    async with full:
+        async with asyncio.timeout(COMES_S):
+            while "its outbound queue is full" not in started.output:
+                await alerting.send("alert", streamId="cam-2", severity="low", message="x" * 4000)
+                await asyncio.sleep(0.005)
+    second = await clients.camera(started.url, owner)
+    await second.register("cam-1")
+    assert await first.closed() == 4501
+    with sqlite3.connect(started.home / "sessions.db") as store:  # what a sign-out does
+        assert store.execute("DELETE FROM session WHERE token = ?", (token,)).rowcount == 1
+    store.close()
+    assert await short.closed(COMES_S) == 4500
+
+    found = await said(started, "cam-3", lambda one: "session_ended" in causes(one["past"]))
+    (session,) = of(found["past"], "session_ended")
+    assert "closed 4500: its session ended: expired, signed out, revoked or banned" in session["text"]
+
+    await eventually(lambda: {4501, 1009} <= {line["code"] for line in access_lines(started)}, COMES_S)
+    (user,) = {line["user"] for line in access_lines(started) if line["code"] in {4501, 1009}}
+    found = await ask(started, user)
+    assert {"taken_over", "too_big", "protocol_error", "claimed"} <= causes(found["past"])
+    assert {"taken_over", "claimed"} <= causes((await ask(started, "cam-1"))["past"])
+
+    (full_line,) = [line for line in access_lines(started) if line["code"] == 4400]
+    found = await ask(started, full_line["user"])
+    (waited,) = of(found["past"], "too_many_alerts")
+    assert "closed 4400: 20 alerts (" in waited["text"]
+    assert waited["figures"]["messages_waiting"] == 20
+    assert (await ask(started, full_line["connection"]))["past"] == [waited]
+
+    found = await said(started, "127.0.0.1", lambda one: len([*of(one["past"], "refused_login")]) >= 2)
+    texts = " ".join(sentence["text"] for sentence in of(found["past"], "refused_login"))
+    assert "closed 1008: its token was not valid" in texts
+    assert "a handshake from 127.0.0.1 was refused with 401" in texts
+
+    found = await ask(started, "cam-l", code=1)
+    text = found["now"][0]["text"]
+    assert "streams known are cam-1, cam-2" in text
+    assert "cam-1" in text.partition("nearest: ")[2]
+
+
+async def test_a_gateway_that_hangs_and_one_that_was_killed_are_named(watchout, clients: Clients):
+    started = watchout(gateways=2)
+    owner = started.token("owner")
+    camera = await clients.camera(started.url, owner)
+    await camera.register("cam-1")
+    pid = started.holder_of(camera.local_port)
+    (gateway,) = [each for each in started.named("gateway") if pid in (each.pid, *(c.pid for c in each.children))]
+    await ask(started, "cam-1")
+    gateway.pause()
+    found = await ask(started, "cam-1")
+    assert "no_answer" in causes(found["limits"]) or "gateway_lost" in causes(found["past"])
+    gateway.kill()
+    found = await said(started, "cam-1", lambda one: "gateway_lost" in causes(one["past"]))
+    (lost,) = of(found["past"], "gateway_lost")
+    assert "what it knew of its clients is lost with it, so why they saw nothing is not known" in lost["text"]
+    assert {"offline", "started"} <= causes(found["now"]) | causes(found["limits"])

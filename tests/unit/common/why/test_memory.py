@@ -1,0 +1,150 @@
+"""The memory of incidents is bounded in every way, and what gives way is what there is most of."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchout.common.settings import Settings
+from watchout.common.why.incident import Incident, IncidentKind
+from watchout.common.why.memory import JOINED_MS, IncidentMemory, memory_of
+
+HOUR_MS = 3_600_000
+
+
+def closed(at: int, user: str = "ann", stream: str = "cam", **more: object) -> Incident:
+    return Incident(what=IncidentKind.CLOSED, at=at, user=user, streams=(stream,), **more)  # type: ignore[arg-type]
+
+
+def test_an_incident_is_found_by_each_of_its_subjects_and_by_no_other_name() -> None:
+    memory = IncidentMemory()
+    one = Incident(
+        what=IncidentKind.CLOSED, at=5, user="ann", streams=("a", "b"), connection="gw/1.2", alert="x", address="::1"
+    )
+    memory.add(one)
+    for subject in ("ann", "a", "b", "gw/1.2", "x", "::1"):
+        assert memory.about(subject, 5) == [one], subject
+    assert memory.about("c", 5) == []
+    assert memory.of_everybody(5) == []
+    assert memory.known(5) == ["::1", "x", "gw/1.2", "ann", "b", "a"]
+
+
+def test_what_has_no_subject_concerns_everybody() -> None:
+    memory = IncidentMemory()
+    memory.add(Incident(what=IncidentKind.DRAIN, at=5))
+    assert [each.what for each in memory.of_everybody(5)] == [IncidentKind.DRAIN]
+    assert memory.known(5) == []
+
+
+def test_incidents_come_in_the_order_of_their_times_across_kinds() -> None:
+    memory = IncidentMemory()
+    memory.add(closed(1))
+    memory.add(Incident(what=IncidentKind.ERROR, at=2, user="ann"))
+    memory.add(closed(3))
+    assert [each.at for each in memory.about("ann", 3)] == [1, 2, 3]
+
+
+def test_of_one_subject_and_kind_the_oldest_gives_way_and_other_kinds_stay() -> None:
+    memory = IncidentMemory(per_subject=3)
+    memory.add(Incident(what=IncidentKind.CLAIMED, at=0, streams=("cam",)))
+    for at in range(1, 11):
+        memory.add(Incident(what=IncidentKind.DROPPED, at=at, streams=("cam",), user=f"user-{at}"))
+    assert [(each.what, each.at) for each in memory.about("cam", 10)] == [
+        (IncidentKind.CLAIMED, 0), (IncidentKind.DROPPED, 8), (IncidentKind.DROPPED, 9), (IncidentKind.DROPPED, 10),
+    ]  # fmt: skip
+    assert memory.about("user-1", 10) == []  # it is forgotten by all its names
+    assert (memory.evicted, memory.evicted_until) == (7, 7)
+
+
+def test_in_total_the_kind_with_most_bytes_gives_way_so_that_a_storm_pushes_out_itself() -> None:
+    memory = IncidentMemory(max_entries=100)
+    memory.add(closed(0))
+    for number in range(1000):
+        memory.add(Incident(what=IncidentKind.REFUSED, at=number, address=f"10.0.{number // 250}.{number % 250}"))
+    assert len(memory) == 100
+    assert memory.about("ann", 1000) == [closed(0)]
+    assert memory.about("10.0.3.249", 1000)
+
+
+def test_the_bytes_are_bounded_too() -> None:
+    memory = IncidentMemory(max_bytes=20_000)
+    for at in range(200):
+        memory.add(closed(at, user=f"user-{at}", stream=f"cam-{at}", reason="x" * 200))
+    assert memory.bytes <= 20_000
+    assert 5 < len(memory) < 40
+    assert memory.evicted == 200 - len(memory)
+
+
+def test_what_is_older_than_its_time_is_forgotten_and_is_not_said_to_have_given_way() -> None:
+    memory = IncidentMemory(keep_s=3600)
+    memory.add(closed(0))
+    memory.add(closed(1000, user="bob"))
+    assert len(memory.about("cam", HOUR_MS)) == 2
+    assert [each.user for each in memory.about("cam", HOUR_MS + 1)] == ["bob"]
+    assert memory.known(HOUR_MS + 1001) == []
+    assert (len(memory), memory.bytes, memory.evicted) == (0, 0, 0)
+
+
+def test_a_memory_without_bytes_or_minutes_remembers_nothing() -> None:
+    for memory in (IncidentMemory(max_bytes=0), memory_of(Settings(why_minutes=0))):
+        memory.add(closed(5))
+        assert (len(memory), memory.about("ann", 5)) == (0, [])
+    assert len(memory_of(Settings())) == 0
+
+
+def test_events_alike_within_a_minute_are_one_incident_with_their_numbers_added_up() -> None:
+    memory = IncidentMemory()
+
+    def drop(at: int, count: int) -> None:
+        numbers = {"slow": float(count)}
+        memory.add(Incident(what=IncidentKind.DROPPED, at=at, streams=("cam",), numbers=numbers), ("d", "cam"))
+
+    drop(1000, 3)
+    drop(2000, 4)
+    drop(1000 + JOINED_MS - 1, 1)
+    (one,) = memory.about("cam", 70_000)
+    assert (one.at, one.until, one.count, one.numbers) == (1000, JOINED_MS + 999, 3, {"slow": 8.0})
+    drop(1000 + JOINED_MS, 5)
+    assert [each.numbers["slow"] for each in memory.about("cam", 70_000)] == [8, 5]
+
+
+def test_since_when_nothing_is_missing() -> None:
+    memory = IncidentMemory(keep_s=10, per_subject=1)
+    assert memory.since(5000, 6000) == 5000
+    assert memory.since(5000, 60_000) == 50_000
+    memory.add(closed(58_000))
+    memory.add(closed(59_000))
+    assert memory.since(5000, 60_000) == 58_000
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(list(IncidentKind)), st.integers(0, 200_000), st.sampled_from("abcd"),
+            st.sampled_from(["", "u", "v"]), st.sampled_from([None, "j", "k"]), st.integers(0, 300),
+        ),
+        max_size=60,
+    )
+)  # fmt: skip
+def test_whatever_happens_the_bounds_hold_and_nothing_is_left_of_what_is_gone(events: list[tuple]) -> None:  # type: ignore[type-arg]
+    memory = IncidentMemory(max_entries=12, max_bytes=9_000, per_subject=3, keep_s=100)
+    latest = 0
+    for what, at, stream, user, joins, length in events:
+        latest = max(latest, at)
+        memory.add(
+            Incident(what=what, at=at, streams=(stream,), user=user, reason="x" * length),
+            None if joins is None else (what, stream, user, joins),
+        )
+        assert len(memory) <= 12
+        assert memory.bytes <= 9_000
+        for subject in (*"abcd", "u", "v"):
+            found = memory.about(subject, at)
+            assert all(subject in each.subjects() for each in found)
+            for kind in IncidentKind:
+                assert sum(each.what == kind for each in found) <= 3
+    memory.known(latest + 200_000)
+    assert (len(memory), memory.bytes) == (0, 0)
+    assert not memory._by_subject
+    assert not memory._by_kind
+    assert not memory._joins
+    assert not memory._join_of

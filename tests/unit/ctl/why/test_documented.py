@@ -1,0 +1,41 @@
+"""Every cause that a sentence can have is in docs/why.md, and so is every field of the access log."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from watchout.common.errors import ErrorCode
+
+ROOT = Path(__file__).parents[4]
+PAGE = (ROOT / "docs" / "why.md").read_text()
+NAMED = set(re.findall(r"`([a-z_.]+)`", PAGE))
+
+
+def causes_of(module: str) -> set[str]:
+    """The causes in a module: `cause=…`, and the first of two texts that are returned or stand in a table."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse((ROOT / "ctl" / "why" / module).read_text())):
+        if isinstance(node, ast.keyword) and node.arg == "cause":
+            found |= {each.value for each in ast.walk(node.value) if isinstance(each, ast.Constant)}  # type: ignore[misc]
+        elif isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant):
+            found.add(str(node.elts[0].value))
+    return {each for each in found if re.fullmatch(r"[a-z_]+", str(each))}
+
+
+@pytest.mark.parametrize("module", ["viewers.py", "cameras.py", "alerts.py", "past.py", "explain.py"])
+def test_every_cause_is_documented(module: str) -> None:
+    causes = causes_of(module)
+    assert len(causes) > 3
+    fields = {"told", "viewers", "publishers", "frames_in", "frames_out", "alerts_in", "alerts_out"}
+    assert causes - fields - {code.lower() for code in ErrorCode} - NAMED == set()
+
+
+def test_every_field_of_the_access_log_is_documented() -> None:
+    source = (ROOT / "gateway" / "why" / "recorder.py").read_text()
+    fields = set(re.findall(r'^ +"([a-z_]+)": ', source, re.MULTILINE))
+    assert {"connection", "bytes_out", "messages_waiting", "by", "status"} <= fields | {"status"}
+    assert fields - NAMED == set()

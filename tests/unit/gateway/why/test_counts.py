@@ -1,0 +1,145 @@
+"""What is counted without counting each frame agrees with what viewers got; the first end of a connection counts."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.kit.hub import FakePublisher, FakeViewer, HubHarness
+from watchout.common.settings import Settings
+from watchout.common.why.incident import IncidentKind
+from watchout.common.why.memory import IncidentMemory
+from watchout.gateway import wire
+from watchout.gateway.hub.subscription import Subscription
+from watchout.gateway.why.recorder import PEAK_OVER_S, Recorder, note_rates
+from watchout.gateway.why.tally import MAX_STREAMS, Ending, Tally
+
+
+@given(
+    st.lists(st.sampled_from(["frame", "block", "drain", "old"]), max_size=40),
+    st.sampled_from([None, 2.0]), st.sampled_from([None, 1, 3]), st.integers(0, 3),
+)  # fmt: skip
+def test_the_frames_written_are_those_that_arrived_less_those_dropped_and_waiting(
+    steps: list[str], max_fps: float | None, window: int | None, before: int
+) -> None:
+    harness = HubHarness()
+    phone, viewer = FakePublisher(), FakeViewer(harness.hub)
+    publication = harness.publish(phone)
+    now = 0.0
+
+    def frame() -> None:
+        nonlocal now
+        now += 0.1
+        harness.hub.delivery.on_frame(
+            publication, text=b'"AA=="', picture=None, codec=None, timestamp=1, now=now, now_ms=1
+        )
+
+    for _ in range(before):
+        frame()
+    viewer.subscribe("door", "streaming", "ann", max_fps=max_fps, window=window, now=now)
+    (subscription,) = viewer.subscriptions
+    stream = harness.hub.stream("door")
+    assert stream is not None
+    for step in steps:
+        if step == "frame":
+            frame()
+        elif step == "block":
+            viewer.queue.blocked = True
+        elif step == "old":
+            publication.next_frame_id = max(1, publication.next_frame_id - 1)
+        else:
+            viewer.queue.blocked = False
+            while (written := viewer.queue.next(now)) is not None:
+                viewer.frames.append(("door", 0)) if b"video-frame" in written else None
+        assert subscription.frames_written(stream.arrived) == len(viewer.frames)
+    viewer.leave()
+    assert subscription.written == len(viewer.frames)
+
+
+def test_the_first_cause_of_an_end_counts() -> None:
+    tally = Tally("gw/1.1", "::1", 0)
+    tally.end(4400, "SLOW_CONSUMER", "gateway")
+    tally.end(1000, "", "client")
+    assert tally.ending == Ending(4400, "SLOW_CONSUMER", "gateway")
+
+
+def test_a_connection_names_a_bounded_number_of_streams() -> None:
+    tally = Tally("gw/1.1", "::1", 0)
+    for number in range(MAX_STREAMS + 5):
+        tally.name_stream(f"cam-{number}")
+        tally.name_stream("cam-0")
+    assert (len(tally.streams), tally.more_streams) == (MAX_STREAMS, 5)
+
+
+def test_the_highest_rate_of_a_camera_is_that_over_some_seconds() -> None:
+    harness = HubHarness()
+    publication = harness.publish(FakePublisher())
+    hub = harness.hub
+    for rate in (30, 4):
+        for second in range(int(PEAK_OVER_S)):
+            del second
+            for _ in range(rate):
+                publication.meter.add(0.0)
+        note_rates(hub.publications(), hub.streams, publication.noted_at + PEAK_OVER_S)
+    assert publication.peak_fps == 30
+    for _ in range(40):  # a burst is no rate
+        publication.meter.add(0.0)
+    note_rates(hub.publications(), hub.streams, publication.noted_at + 0.1)
+    note_rates(hub.publications(), hub.streams, publication.noted_at + PEAK_OVER_S)
+    assert publication.peak_fps == 30
+
+
+def test_only_viewers_behind_a_queue_are_looked_at() -> None:
+    harness = HubHarness()
+    harness.publish(FakePublisher())
+    viewer = FakeViewer(harness.hub)
+    viewer.subscribe("door", "streaming", "ann")
+    hub = harness.hub
+    assert note_rates(hub.publications(), hub.streams, 1.0) == viewer.subscriptions
+    hub.delivery.start_direct_writes(viewer.subscriptions[0], lambda _: None)
+    assert note_rates(hub.publications(), hub.streams, 2.0) == []
+
+
+def recorder() -> Recorder:
+    return Recorder(Settings(access_log=False), IncidentMemory(), "gw")
+
+
+def test_an_error_is_remembered_by_client_and_stream_and_errors_alike_are_counted() -> None:
+    found = recorder()
+    tally = found.begin("::1")
+    subject = wire.Subject(stream_id="cam")
+    for text in ("first", "second"):
+        found.error(tally, "ann", wire.error("UNAUTHORIZED", text, 5, subject))  # type: ignore[arg-type]
+    found.error(tally, "ann", b"\x81\x02no")
+    (one,) = found.memory.about("cam", found.started_ms)
+    assert (one.what, one.count, one.reason) == (IncidentKind.ERROR, 2, "UNAUTHORIZED: first")
+    assert found.memory.about(tally.connection, found.started_ms) == [one]
+    assert one.user == "ann"
+
+
+def test_drops_are_one_incident_for_each_viewer_and_minute() -> None:
+    found = recorder()
+    viewer = FakeViewer(HubHarness().hub)
+    viewer.subscribe("door")
+    subscription: Subscription = viewer.subscriptions[0]
+    subscription.connection = "gw/1.1"
+    for _ in range(3):
+        for reason in ("slow", "slow", "rate"):
+            subscription.drop(next(each for each in _reasons() if each == reason))
+        found.dropped(subscription, subscription.take_newly_dropped())
+    found.dropped(subscription, subscription.take_newly_dropped())
+    (one,) = found.memory.about("door", found.started_ms)
+    assert (one.numbers, one.count) == ({"slow": 6.0, "rate": 3.0}, 3)
+
+
+def _reasons() -> list:  # type: ignore[type-arg]
+    from watchout.gateway.hub.subscription import DropReason
+
+    return list(DropReason)
+
+
+def test_connections_have_ids_of_their_own() -> None:
+    found = recorder()
+    ids = [found.begin("").connection for _ in range(3)]
+    assert len(set(ids)) == 3
+    assert all(each.startswith("gw/") for each in ids)
