@@ -193,7 +193,7 @@ bench-revision: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.revision $(BASE) $(ARGS)
 
 # The steps of the Dockerfiles in a bare Debian, and the processes in what they make, alone and as in deploy/compose: about
-# eight minutes, needs root, mmdebstrap and the network. No Docker. ARGS=--base=FILE: the tar file of a Debian instead of mmdebstrap.
+# five minutes, needs root, mmdebstrap and the network. No Docker. ARGS=--base=FILE: the tar file of a Debian instead of mmdebstrap.
 test-container: $(VENV)/.dev
 	rm -rf build/container build/detector
 	$(BIN)/python deploy/container/rootfs.py build/container $(ARGS)
