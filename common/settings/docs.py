@@ -32,7 +32,7 @@ def render_markdown() -> str:
         "This page is generated from the tables in `common/settings/groups/` (`make docs`).",
         "",
         "A secret can be in a file, as Docker, Kubernetes and systemd hand it over: with `NAME_FILE=/run/secrets/name`",
-        "and without `NAME` the content of that file is the value. That holds for",
+        "and without `NAME` the content of that file is the value; a reload reads it again. That holds for",
         f"{', '.join(f'`{name}`' for name in secret_names())}.",
         "",
     ]

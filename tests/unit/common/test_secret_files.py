@@ -6,6 +6,7 @@ from watchout.common.errors import SettingsError
 from watchout.common.settings import load
 from watchout.common.settings.misspelled import known_names, near_misses
 from watchout.common.settings.secret_files import MAX_BYTES, secret_names
+from watchout.common.settings.source import SettingsSource
 
 URL = "postgres://watchout:secret-of-the-test@db/app"
 
@@ -21,6 +22,15 @@ def test_a_secret_is_read_from_its_file_without_the_white_space_around(tmp_path:
     file.write_text("  sixteen-characters\r\n")
     assert load({"STATS_TOKEN_FILE": f" {file} "}) == load({"STATS_TOKEN": "sixteen-characters"})
     assert load({"STATS_TOKEN_FILE": " "}) == load({})
+
+
+def test_a_reload_reads_the_file_again(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("sixteen-characters")
+    source = SettingsSource({"STATS_TOKEN_FILE": str(file)}, {})
+    assert source.read().stats_token == "sixteen-characters"
+    file.write_text("other-sixteen-characters")
+    assert source.read().stats_token == "other-sixteen-characters"
 
 
 def test_what_is_in_the_file_is_checked_and_not_shown(tmp_path: Path) -> None:
