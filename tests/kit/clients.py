@@ -267,10 +267,18 @@ class Viewer(Client):
     """A client of the subscribe path."""
 
     async def subscribe(self, stream_id: str, **fields: Any) -> str:
-        """Subscribe to frames and alerts, or what the fields say; the present status."""
+        """Subscribe to frames and alerts, or what the fields say; the present status.
+
+        Again after each `ROUTING_ERROR`, as clients do: a router that has to wait for its turn is late.
+        """
         wish = {"clientType": "dashboard", "consumes": ["video-frame", "alert"], **fields}
+        done = {"message": "Subscription successful", "streamId": stream_id}
+        give_up = time.monotonic() + DEADLINE_S
         await self.send("subscribe", streamId=stream_id, **wish)
-        await self.find("success", message="Subscription successful", streamId=stream_id)
+        while not _fits(answer := await self.next(max(0.001, give_up - time.monotonic())), "success", done):
+            if _fits(answer, "error", {"code": "ROUTING_ERROR", "streamId": stream_id}):
+                await asyncio.sleep(0.05)
+                await self.send("subscribe", streamId=stream_id, **wish)
         status = await self.expect("status", streamId=stream_id)
         return str(status["status"])
 
