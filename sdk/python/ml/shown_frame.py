@@ -10,6 +10,7 @@ from watchout.common.media import arrays
 from watchout.common.media.codecs import Codec, sniff
 from watchout.common.media.frames import FrameFault, decode_text
 from watchout.common.toolbox.jsontext import JsonFault, read_json, write_json
+from watchout.common.tracing.context import TRACEPARENT, parse
 
 #: Most frames in one request.
 MAX_BATCH: Final = 1024
@@ -27,21 +28,26 @@ class Frame:
         picture: the encoded picture.
         timestamp: when the camera took the picture, in ms since 1970; None: not in the request.
         frame_id: number within the stream; None: not in the request.
+        traceparent: the trace of the request (W3C Trace Context); empty: it is not traced.
 
     Attributes:
         stream_id: the stream.
         picture: the encoded picture, mostly a JPEG.
         timestamp: when the camera took the picture, in ms since 1970; None: unknown.
         frame_id: number within the stream; None: unknown.
+        traceparent: what a span of this service hangs below; empty: the frame is not traced.
     """
 
-    __slots__ = ("_image", "frame_id", "picture", "stream_id", "timestamp")
+    __slots__ = ("_image", "frame_id", "picture", "stream_id", "timestamp", "traceparent")
 
-    def __init__(self, stream_id: str, picture: bytes, *, timestamp: int | None, frame_id: int | None) -> None:
+    def __init__(
+        self, stream_id: str, picture: bytes, *, timestamp: int | None, frame_id: int | None, traceparent: str = ""
+    ) -> None:
         self.stream_id = stream_id
         self.picture = picture
         self.timestamp = timestamp
         self.frame_id = frame_id
+        self.traceparent = traceparent
         self._image: Any = None
 
     @property
@@ -86,7 +92,7 @@ def read_object(value: object) -> Frame:
         picture = decode_text(write_json(text))
     except (FrameFault, ValueError) as fault:
         raise RequestFault(f'"frame" is no picture: {fault}') from None
-    return _frame(value.get("streamId"), picture, value.get("timestamp"), value.get("frameId"))
+    return _frame(value.get("streamId"), picture, value.get("timestamp"), value.get("frameId"), value.get(TRACEPARENT))
 
 
 def read_body(body: bytes) -> Frame | list[object]:
@@ -111,7 +117,7 @@ def read_raw(body: bytes, headers: Mapping[str, str]) -> Frame:
 
     Args:
         body: the picture.
-        headers: ``X-Stream-Id``, ``X-Frame-Id``, ``X-Frame-Time``.
+        headers: ``X-Stream-Id``, ``X-Frame-Id``, ``X-Frame-Time``, ``traceparent``.
 
     Raises:
         RequestFault: the body is empty, or there is no stream id.
@@ -119,13 +125,17 @@ def read_raw(body: bytes, headers: Mapping[str, str]) -> Frame:
     if not body:
         raise RequestFault("the body is empty, expected a picture")
     number, at = (_number(headers.get(name)) for name in ("X-Frame-Id", "X-Frame-Time"))
-    return _frame(headers.get("X-Stream-Id"), body, at, number)
+    return _frame(headers.get("X-Stream-Id"), body, at, number, headers.get(TRACEPARENT))
 
 
-def _frame(stream: object, picture: bytes, timestamp: object, frame_id: object) -> Frame:
+def _frame(stream: object, picture: bytes, timestamp: object, frame_id: object, traceparent: object) -> Frame:
     if not isinstance(stream, str) or not STREAM_ID.match(stream):
         raise RequestFault("the stream id is missing or wrong, expected 1 to 128 of A-Z a-z 0-9 _ . : -")
-    return Frame(stream, picture, timestamp=_whole(timestamp), frame_id=_whole(frame_id))
+    context = parse(traceparent)
+    return Frame(
+        stream, picture, timestamp=_whole(timestamp), frame_id=_whole(frame_id),
+        traceparent="" if context is None else context.traceparent,
+    )  # fmt: skip
 
 
 def _whole(value: object) -> int | None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,14 +52,19 @@ async def webhook() -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def empty_queries(seen: Prometheus) -> list[str]:
-    """The queries of the dashboard that have no data at this moment."""
-    empty = []
-    for title, expression in queries():
-        query = expression.replace("$__rate_interval", "10s").replace("$process", ".*")
-        if not seen.values(query):
-            empty.append(f"{title}: {query}")
-    return empty
+def empty_queries(seen: Prometheus, expressions: Iterable[str]) -> list[str]:
+    """Those of the dashboard's queries that have no data at this moment."""
+    return [
+        expression
+        for expression in expressions
+        if not seen.values(expression.replace("$__rate_interval", "10s").replace("$process", ".*"))
+    ]
+
+
+async def nothing_new() -> bool:
+    """False, but not at once: Prometheus scrapes, and looks at its rules, once a second."""
+    await asyncio.sleep(0.3)
+    return False
 
 
 def undeclared(seen: Prometheus) -> list[str]:
@@ -78,41 +83,78 @@ def undeclared(seen: Prometheus) -> list[str]:
 
 
 async def test_every_panel_has_data_and_a_rule_fires_while_what_it_watches_is_broken(
-    watchout: Callable[..., Any], clients: Clients, ca: Authority, nats_bus: NatsSite, tmp_path: Path
+    watchout: Callable[..., Any], clients: Clients, ca: Authority, start_nats: Callable[..., NatsSite], tmp_path: Path
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        stub = MlStub()
+        stub, nats = MlStub(), start_nats()
         await stub.start()
         stack.push_async_callback(stub.stop)
         hook = await stack.enter_async_context(webhook())
         stub.mode = "answer"
-        house = start(watchout, ca, nats_bus, stub, hook)
+        house = start(watchout, ca, nats, stub, hook)
         near, far = await house.add_gateway(), await house.add_gateway()
-        house.started.start("mlbridge")
-        token = house.started.token()
+        bridge, token = house.started.start("mlbridge"), house.started.token()
         camera, viewer = await clients.camera(near, token), await clients.viewer(far, token)
-        stream = await camera.register()
-        await viewer.subscribe(stream)
-        async with camera.streaming(10):
-            await eventually(lambda: viewer.frames and stub.looks, COMES_S)
-            with prometheus(tmp_path, house.started.port) as seen:
-                left: list[str] = []
-
-                async def nothing_is_empty() -> bool:
-                    left[:] = await asyncio.to_thread(empty_queries, seen)
-                    return not left
-
-                await eventually(nothing_is_empty, COMES_S, lambda: "\n".join(left))
+        await viewer.subscribe(await camera.register())
+        with prometheus(tmp_path, house.started.port) as seen:
+            async with camera.streaming(10):
+                await eventually(lambda: viewer.frames and stub.looks, COMES_S)
+                await every_query_has_data(seen)
                 assert await asyncio.to_thread(undeclared, seen) == []
-                await fires_and_resolves(seen, stub)
+
+                await silent(seen, "WatchoutMlServiceAway")
+                await stub.stop()
+                await fire(seen, "WatchoutMlServiceAway")
+                await stub.start()
+                await silent(seen, "WatchoutMlServiceAway")
+
+            await camera.leave()
+            await asyncio.to_thread(bridge.kill)
+            await fire(seen, "WatchoutNoCameras", "WatchoutProcessAway")
+            await (await clients.camera(near, token)).register()
+            house.started.start("mlbridge")
+            await silent(seen, "WatchoutNoCameras", "WatchoutProcessAway")
+
+            await asyncio.to_thread(nats.servers[0].kill)
+            await fire(seen, "WatchoutNatsAway", "WatchoutRouterAway")
+            await asyncio.to_thread(nats.start)
+            await silent(seen, "WatchoutNatsAway", "WatchoutRouterAway")
 
 
-def start(watchout: Callable[..., Any], ca: Authority, nats_bus: NatsSite, stub: MlStub, hook: str) -> House:
+async def every_query_has_data(seen: Prometheus) -> None:
+    left = [expression for _, expression in queries()]
+
+    async def nothing_is_empty() -> bool:
+        left[:] = await asyncio.to_thread(empty_queries, seen, left)
+        return not left or await nothing_new()
+
+    await eventually(nothing_is_empty, COMES_S, lambda: "\n".join(left))
+
+
+async def fire(seen: Prometheus, *alerts: str) -> None:
+    """Wait until these alerts fire."""
+
+    async def do() -> bool:
+        return set(alerts) <= await asyncio.to_thread(seen.firing) or await nothing_new()
+
+    await eventually(do, COMES_S, f"nobody is told: {alerts}")
+
+
+async def silent(seen: Prometheus, *alerts: str) -> None:
+    """Wait until none of these alerts fires."""
+
+    async def are() -> bool:
+        return not set(alerts) & await asyncio.to_thread(seen.firing) or await nothing_new()
+
+    await eventually(are, COMES_S, f"an alert does not end with its cause: {alerts}")
+
+
+def start(watchout: Callable[..., Any], ca: Authority, nats: NatsSite, stub: MlStub, hook: str) -> House:
     """A host of a cluster, with all that a panel shows."""
     started = watchout(
         start=False,
         environ={
-            "WATCHOUT_BUS": nats_bus.url, "CLUSTER_NAME": f"t{uuid.uuid4().hex[:8]}",
+            "WATCHOUT_BUS": nats.url, "CLUSTER_NAME": f"t{uuid.uuid4().hex[:8]}",
             "MESH_LISTEN": "tls://127.0.0.1:0",
             "ML_SERVICE_URL": stub.url, "ML_FPS": "5", "ALERT_COOLDOWN_S": "1",
             "ALERT_WEBHOOK_URL": hook, "ALERT_WEBHOOK_SECRETS": SECRET, "ALERT_WEBHOOK_ALLOW_PRIVATE": "true",
@@ -121,19 +163,3 @@ def start(watchout: Callable[..., Any], ca: Authority, nats_bus: NatsSite, stub:
     shutil.copytree(ca.home("a", "127.0.0.1"), started.home)
     started.home.chmod(0o700)
     return House(started)
-
-
-async def fires_and_resolves(seen: Prometheus, stub: MlStub) -> None:
-    """The alert about the ML service, while that is away."""
-
-    async def fires() -> bool:
-        return "WatchoutMlServiceAway" in await asyncio.to_thread(seen.firing)
-
-    async def is_silent() -> bool:
-        return not await fires()
-
-    await eventually(is_silent, COMES_S, "the ML service is there")
-    await stub.stop()
-    await eventually(fires, COMES_S, "nobody is told that the ML service is away")
-    await stub.start()
-    await eventually(is_silent, COMES_S, "the alert does not end with its cause")

@@ -72,6 +72,15 @@ def test_a_batch_has_one_result_for_each_frame() -> None:
             results_of_batch(wrong, 2)
 
 
+def test_a_frame_has_the_trace_of_its_request_and_nothing_that_is_no_trace() -> None:
+    told = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    headers = {"X-Stream-Id": "cam-1"}
+    assert read_object({**body(), "traceparent": told}).traceparent == told
+    assert read_raw(JPEG, {**headers, "traceparent": told}).traceparent == told
+    assert [read_object({**body(), "traceparent": wrong}).traceparent for wrong in (None, 7, "x")] == [""] * 3
+    assert read_raw(JPEG, headers).traceparent == ""
+
+
 def test_a_frame_is_read_from_json_raw_bodies_and_batches() -> None:
     for frame in (
         read_object(body()),
