@@ -622,4 +622,44 @@ MUTATIONS: Final = (
         ),
         e2e=("tests/e2e/test_why.py::test_why_viewers_get_what_they_get_and_what_became_of_an_alert",),
     ),
+    # ── what operators are told ──────────────────────────────────────────────────────────────────────────────────
+    Mutation(
+        name="counters-from-zero",
+        rule="a counter is in /metrics before it counts, so that Prometheus sees its first rise",
+        file="gateway/http/prometheus.py",
+        before="{**dict.fromkeys(counters_of(kind), 0), **with_former_names(metrics)}",
+        after="metrics",
+        unit=(
+            "tests/unit/gateway/test_prometheus.py::test_a_counter_is_there_before_it_counts_so_that_its_first_rise_is_one",
+        ),
+        e2e=(
+            "tests/e2e/deploy/test_prometheus.py::test_every_panel_has_data_and_a_rule_fires_while_what_it_watches_is_broken",
+        ),
+    ),
+    Mutation(
+        name="trace-queue",
+        rule="spans that wait for the receiver of traces are bounded, and what is dropped is counted",
+        file="common/tracing/tracer.py",
+        before="if len(self._waiting) >= self._max_waiting:",
+        after="if False:",
+        unit=(
+            "tests/unit/common/tracing/test_tracer.py::test_the_queue_is_bounded_and_each_span_is_sent_or_counted_as_dropped",
+        ),
+        e2e=(
+            "tests/e2e/test_traces.py::test_frames_and_alerts_go_on_while_the_receiver_takes_nothing_and_what_is_dropped_is_counted",
+        ),
+    ),
+    Mutation(
+        name="trace-of-service",
+        rule="an alert hangs below the span of the ML service, when the service says its own",
+        file="mlbridge/targets/results.py",
+        before="[{TRACEPARENT: traceparent, **alert} if isinstance(alert, dict) else alert for alert in alerts]",
+        after="alerts",
+        unit=(
+            "tests/unit/mlbridge/test_traced_frames.py::test_the_context_of_the_service_goes_to_its_alerts_the_nearest_first",
+        ),
+        e2e=(
+            "tests/e2e/test_traces.py::test_an_alert_is_one_trace_from_its_frame_through_the_ml_service_to_the_sockets",
+        ),
+    ),
 )
