@@ -61,7 +61,9 @@ def prometheus(directory: Path, gateway_port: int) -> Iterator[Prometheus]:
         assert before in config
         config = config.replace(before, after)
     (directory / "prometheus.yml").write_text(config)
-    (directory / RULES.name).write_text(re.sub(r"^( +for: )\w+$", r"\g<1>1s", RULES.read_text(), flags=re.MULTILINE))
+    rules = re.sub(r"^( +for: )\w+$", r"\g<1>1s", RULES.read_text(), flags=re.MULTILINE)
+    assert rules.count("[1h])) > 60\n") == 1, "how long a process has to have run to be missed"
+    (directory / RULES.name).write_text(rules.replace("[1h])) > 60\n", "[1h])) > 1\n"))
     port = free_port()
     command = [
         _found("prometheus"), f"--config.file={directory}/prometheus.yml", f"--web.listen-address=127.0.0.1:{port}",
