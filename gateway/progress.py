@@ -20,12 +20,15 @@ class TransferProgress:
         stalled_s: Seconds without a single byte, while bytes wait, after which the peer counts as gone.
         total: Bytes transferred so far; any count that only rises with the bytes will do.
         now: Time in seconds of any monotonic clock, the same for all calls.
+
+    Attributes:
+        began_at: `now` at the begin.
     """
 
     def __init__(self, stalled_s: float, total: int, now: float) -> None:
         self._stalled_s = stalled_s
         self._total = total
-        self._moved_at = now
+        self._moved_at = self.began_at = now
         #: Time and total of the samples of the last `OVER_S` seconds.
         self._samples = deque([(now, total)])
 

@@ -137,11 +137,13 @@ class ClientHandler:
         else:
             self.run(commands)
 
-    def receive_plain(self, reader: FrameReader, count: int, publication: Publication, now: float) -> bool:
+    def receive_plain(
+        self, reader: FrameReader, count: int, publication: Publication, now: float, began_at: float
+    ) -> bool:
         """Process the last `count` bytes in the reader's buffer if they are exactly one plain frame.
 
         Returns False when they are anything else; the caller then processes them in another way. `now` is the loop's
-        time in seconds.
+        time in seconds, `began_at` that of the frame's first bytes.
         """
         protocol = self.protocol
         if not protocol.may_send_plain:
@@ -155,6 +157,7 @@ class ClientHandler:
         if (commands := protocol.receive_plain(size_bytes, now, clock_ms)) is not None:
             self.run(commands)
         else:
+            publication.began_at = began_at
             self._context.hub.delivery.on_plain_frame(
                 publication, message, begin, end, timestamp, codec, more, now, clock_ms
             )
@@ -287,6 +290,7 @@ class ClientHandler:
 
     def _publish_frame(self, command: PublishFrame, now: float, clock_ms: int) -> None:
         if self.publication is not None:
+            self.publication.began_at = now
             self._context.hub.delivery.on_frame(
                 self.publication,
                 text=command.text,

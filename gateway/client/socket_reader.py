@@ -120,7 +120,13 @@ class ClientSocketReader(ClientSocketWriter):
             handler is not None
             and (publication := handler.publication) is not None
             and not self.closing
-            and handler.receive_plain(reader, nbytes, publication, self.received_at)
+            and handler.receive_plain(
+                reader,
+                nbytes,
+                publication,
+                self.received_at,
+                self.received_at if self._unfinished is None else self._unfinished.began_at,
+            )
         ):
             self._unfinished = None
         elif (whole := reader.whole(nbytes)) is not None:

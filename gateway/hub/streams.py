@@ -103,6 +103,7 @@ class Publication:
         sample_at: When the next frame is sampled for the latency ledger, in seconds of the loop's clock; infinite:
             never.
         camera_clock: What is known of the camera's clock.
+        began_at: When the first bytes of the present frame came, in seconds of the loop's clock.
         ended: It is over: another publisher has the stream, or none.
         alerts_told: Alerts that were sent to the publisher.
         peak_fps: Highest rate over some seconds so far.
@@ -130,6 +131,7 @@ class Publication:
     undecodable_reported: bool = False
     sample_at: float = math.inf
     camera_clock: CameraClock = field(default_factory=CameraClock)
+    began_at: float = math.inf
     ended: bool = False
     alerts_told: int = 0
     peak_fps: float = 0.0

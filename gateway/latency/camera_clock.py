@@ -94,13 +94,13 @@ class CameraClock:
         self._phase = 0
         self.ping_at = 0.0
 
-    def on_frame(self, stamp: int, here_ms: int, arrived: float) -> None:
+    def on_frame(self, stamp: int, here_ms: int, began: float) -> None:
         """Handle a sampled frame, which does not count in `acks.received` yet.
 
         Args:
             stamp: its timestamp.
             here_ms: the time that the gateway gives frames without one, in ms since the epoch.
-            arrived: when it came.
+            began: when its first bytes came: what follows is the time that its size takes on this network.
         """
         self._looked += 1
         self.has_own_time = self.has_own_time or stamp != here_ms
@@ -109,7 +109,7 @@ class CameraClock:
         answers, self._answered = self._answered, None
         if self.acks is not None and (acknowledged := self.acks.read_before()) is not None:
             answers = acknowledged if answers is None else max(answers, acknowledged)
-        self.offset.on_frame(stamp, arrived, answers)
+        self.offset.on_frame(stamp, began, answers)
 
     def next_sample_s(self, now_s: float) -> float:
         """Return when the next frame is to be sampled, in seconds."""

@@ -97,7 +97,7 @@ class ClockOffset:
 
         Args:
             stamp: its timestamp.
-            arrived: when it came.
+            arrived: when its first bytes came.
             answers: when something left here that the camera had read before it sent this frame; None: not known.
         """
         self._judge_rate(stamp, arrived)

@@ -26,6 +26,8 @@ from watchout.gateway.latency.timed_message import TimedMessage
 
 #: Size of the number by which a pong is found to belong to a ping.
 PING_BYTES: Final = 8
+#: The loop's clock is behind by up to this time, in seconds.
+LOOP_TICK_S: Final = 0.001
 #: The counters of each whole way: all, and those that were late.
 COUNTERS: Final[dict[Hop, tuple[CounterName, CounterName]]] = {
     Hop.GLASS_TO_GLASS: (metric_names.GLASS_TO_GLASS, metric_names.GLASS_TO_GLASS_LATE),
@@ -57,7 +59,8 @@ class LatencyRecorder:
         """
         arrived, wall = time.monotonic(), time.time() * 1000
         camera = publication.camera_clock
-        camera.on_frame(frame.timestamp, now_ms, arrived * 1000)
+        began = min(publication.began_at + LOOP_TICK_S, arrived)
+        camera.on_frame(frame.timestamp, now_ms, began * 1000)
         publication.sample_at = camera.next_sample_s(now)
         delay = camera.delay_ms(frame.timestamp, arrived * 1000)
         frame.stamps = FrameStamps(wall, None if delay is None else wall - delay)

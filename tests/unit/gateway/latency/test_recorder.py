@@ -16,6 +16,7 @@ from watchout.common.media.frames import Frame
 from watchout.gateway.hub.registry import Hub
 from watchout.gateway.hub.streams import Publication, PublisherSocket
 from watchout.gateway.hub.subscription import Subscription
+from watchout.gateway.latency.clock_offset import ClockOffset
 from watchout.gateway.latency.recorder import LatencyRecorder
 from watchout.gateway.latency.timed_message import TimedMessage
 from watchout.gateway.model import Owner, StreamState
@@ -58,7 +59,7 @@ def published(of: LatencyRecorder) -> tuple[Hub, Publication]:
     )  # fmt: skip
     camera, now = publication.camera_clock, MONOTONIC_S * 1000
     camera.has_own_time = True
-    for before in (2_000.0, 900.0, 0.0):
+    for before in (2_000.0, 900.0, 100.0):
         camera.offset.on_frame(int(wall() + AHEAD_MS - before), now - before, now - before - 1)
     camera.ping_at = 1e12
     return hub, publication
@@ -159,3 +160,18 @@ def test_an_alert_of_a_camera_or_over_http_is_measured_from_its_acceptance_alone
     total = of.ledger.totals(MONOTONIC_S).total
     assert total is not None
     assert (counted(of).keys(), total.unknown) == ({Hop.ACCEPTED_TO_WRITTEN}, 1), "one of them is of the ML service"
+
+
+def test_the_time_that_the_size_of_a_frame_costs_is_a_part_of_its_age() -> None:
+    """Its bytes came over 70 ms, on a network with a short round trip."""
+    of = recorder()
+    _, publication = published(of)
+    clock, now = ClockOffset(), MONOTONIC_S * 1000
+    for before in (2_000.0, 900.0, 100.0):  # each arrived whole 71 ms after it was sent
+        clock.on_frame(int(wall() + AHEAD_MS - before - 71), now - before, now - before - 72)
+    clock.on_round_trip(now - 2, now)
+    publication.camera_clock.offset = clock
+    for _ in range(3):
+        publication.began_at = MONOTONIC_S - 0.07
+        of.on_frame_in(publication, frame(wall() + AHEAD_MS - 71), 5.0, 1)
+    assert counted(of)[Hop.CAPTURE_TO_GATEWAY] == (3, pytest.approx(71, rel=0.06))
