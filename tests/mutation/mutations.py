@@ -662,4 +662,34 @@ MUTATIONS: Final = (
             "tests/e2e/test_traces.py::test_an_alert_is_one_trace_from_its_frame_through_the_ml_service_to_the_sockets",
         ),
     ),
+    # ── upgrades ─────────────────────────────────────────────────────────────────────────────────────────────────
+    Mutation(
+        name="drain-nowhere",
+        rule="clients of a gateway that ends wait for their turn only while another gateway is there for them",
+        file="gateway/drain.py",
+        before="                successor = await self._look(successor)\n",
+        after="",
+        unit=("tests/unit/gateway/test_drain.py::test_whoever_has_nowhere_to_go_any_more_is_asked_at_once",),
+        e2e=("tests/e2e/deploy/test_drain.py::test_gateways_that_all_end_do_not_wait_for_each_other",),
+    ),
+    Mutation(
+        name="drain-elsewhere",
+        rule="a gateway that ends goes on accepting where a balancer has yet to notice",
+        file="gateway/drain.py",
+        before="        if successor is not Successor.ELSEWHERE:\n",
+        after="        if True:\n",
+        unit=("tests/unit/gateway/test_drain.py::test_with_a_gateway_elsewhere_it_is_open_until_all_were_asked",),
+        e2e=(
+            "tests/e2e/deploy/test_drain.py::test_a_gateway_whose_others_are_at_another_port_serves_on_while_it_says_that_it_drains",
+        ),
+    ),
+    Mutation(
+        name="reload-restart",
+        rule="a reload leaves what needs a restart as it is, and names it",
+        file="common/settings/changes.py",
+        before="if spec.reload is Reload.NO or (spec.reload is Reload.REPLACED and unset):",
+        after="if False:",
+        unit=("tests/unit/common/test_reloading.py::test_what_can_be_is_taken_up_and_the_rest_is_named",),
+        e2e=("tests/e2e/deploy/test_reload.py::test_a_reload_takes_effect_without_a_lost_connection_or_frame",),
+    ),
 )

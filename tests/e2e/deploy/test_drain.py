@@ -43,7 +43,10 @@ async def test_a_gateway_whose_others_are_at_another_port_serves_on_while_it_say
 
     async def drains() -> bool:
         answer = await http(f"{started.url}/health")
-        return answer.status == 503 and answer.json["reason"] == "the gateway drains"
+        if answer.status != 503 or answer.json["reason"] != "the gateway drains":
+            return False
+        assert answer.headers["connection"] == "close"  # a proxy that keeps connections turns to the others
+        return True
 
     await eventually(drains, COMES_S)
     await eventually(lambda: not all(viewer.open for viewer in before), COMES_S)

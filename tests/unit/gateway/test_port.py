@@ -55,3 +55,51 @@ def test_without_passed_sockets_the_port_of_the_settings_is_opened(tmp_path: Pat
     for each in (first, second, other):
         each.close()
     assert not is_locked(tmp_path / port_lock(number))
+
+
+def test_what_waits_at_a_port_that_closes_is_taken_first(tmp_path: Path) -> None:
+    """A connection whose handshake is done would be reset by the kernel."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number = probe.getsockname()[1]
+    port = ListeningPort("127.0.0.1", number, tmp_path)
+    port.open()
+    clients = [socket.create_connection(("127.0.0.1", number)) for _ in range(3)]
+    (spare,) = port.spares()
+    port.close()
+    taken = module.accept_waiting(spare)
+    spare.close()
+    assert len(taken) == 3
+    for one, client in zip(taken, clients, strict=True):
+        one.sendall(b"x")
+        assert client.recv(1) == b"x"
+        one.close()
+        client.close()
+
+
+def test_what_waits_in_a_socket_of_the_service_manager_is_left_to_the_next_gateway(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    passed = socket.create_server(("127.0.0.1", 0))
+    monkeypatch.setattr(module, "take_sockets", lambda: [passed])
+    port = ListeningPort("", passed.getsockname()[1], tmp_path)
+    port.open()
+    assert port.spares() == []
+    port.close()
+
+
+def test_gateways_of_one_port_know_of_each_other_until_they_drain(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number = probe.getsockname()[1]
+    first, second, third = (ListeningPort("127.0.0.1", number, tmp_path) for _ in range(3))
+    first.open()
+    assert not first.is_shared(), "it is alone"
+    second.open()
+    assert first.is_shared()
+    assert not second.is_shared(), "the first one drains, and does not count"
+    third.open()
+    assert first.is_shared()
+    for each in (first, second, third):
+        each.close()
+    assert not first.is_shared()

@@ -21,7 +21,7 @@ export function encodeFrame(picture: Uint8Array, timestamp: number, codec: Codec
   const message = new Uint8Array(HEAD + picture.byteLength);
   const view = new DataView(message.buffer);
   view.setUint32(0, HEADER);
-  view.setUint32(8, Math.floor(timestamp / 2 ** 32));
+  view.setUint32(8, timestamp / 2 ** 32); // truncated by setUint32
   view.setUint32(12, timestamp % 2 ** 32);
   view.setUint8(16, CODECS.indexOf(codec));
   message.set(picture, HEAD);

@@ -33,6 +33,21 @@ test("a connection that lasts a moment does not start the back-off anew", async 
   await stage.close();
 });
 
+test("where other gateways take over it is back at once, but not again and again", async () => {
+  const stage = new Stage({ random: () => 0.999 });
+  stage.watchout.view("cam-1");
+  await stage.clock.advance(0);
+  const delays: number[] = [];
+  stage.watchout.on("state", (event) => event.state === "waiting" && delays.push(event.retryInMs ?? -1));
+  for (let count = 0; count < 9; count++) {
+    await stage.run(100 + (delays.at(-1) ?? 0));
+    stage.network.last().end(1012, "restart, reconnect now");
+    await stage.clock.advance(0);
+  }
+  assert.deepEqual(delays, [...Array(8).fill(100), 30_000].map((ms) => ms * 0.999));
+  await stage.close();
+});
+
 test("one token is asked for at a time, for all sockets, and renewed before its end on all of them", async () => {
   let calls = 0;
   let under = 0;

@@ -192,7 +192,7 @@ export class Connection {
 
   /** The socket ended: `code` 0 when it could not be opened. */
   onClose(code: number, reason: string, now: number): void {
-    if (this._phase === "idle" || this._phase === "closed" || this._phase === "waiting" || this._phase === "token") return;
+    if (this._phase === "waiting" || this._due === Infinity) return; // there is no socket
     const before = this._lastError;
     const broken = code < 1007 && code !== 1001;
     // The server's reason is the error's code; that of a proxy may be any text.
@@ -319,7 +319,9 @@ export class Connection {
   }
 
   private _wait(reason: WatchoutError, now: number): void {
-    const longest = Math.min(this._options.capMs, this._options.firstMs * 2 ** Math.min(this._attempt++, 30));
+    // A gateway that others replace says "restart, reconnect now"; who is sent on again and again waits all the same.
+    const soon = this._attempt < 8 && /reconnect now/.test(reason.message);
+    const longest = Math.min(soon ? 100 : this._options.capMs, this._options.firstMs * 2 ** this._attempt++);
     const retryInMs = this._options.random() * longest;
     this._phase = "waiting";
     this._due = now + retryInMs;
