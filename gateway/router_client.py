@@ -465,7 +465,7 @@ class RouterClient:
         self._latency_reporter.tell_all()
 
     def _update_clocks(self) -> None:
-        self.latency.update_clocks(self.hub.publications())
+        self.latency.update_clocks(self.hub.publication)
 
     def _on_lost(self, slot: int) -> None:
         self.alert_requests.on_lost()

@@ -201,6 +201,10 @@ class LatencyLedger:
         """Return the report of all streams together, which goes to one router."""
         return LatencyReport(total=self._all.row(ALL, now), since_start=self.since_start())
 
+    def changed(self) -> list[str]:
+        """Return the streams of which anything was counted since they were told."""
+        return [stream for stream, known in self._streams.items() if known.changed]
+
     def tell_all(self) -> None:
         """Tell every stream anew, because a router is new."""
         for known in self._streams.values():

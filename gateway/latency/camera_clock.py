@@ -15,8 +15,9 @@ from watchout.gateway.latency.clock_offset import ClockOffset
 SAMPLE_EVERY_S: Final = 0.5
 #: Frames that are looked at, one after the other, until one has a timestamp that is not the gateway's own.
 LOOKED_AT: Final = 100
-#: Seconds between two pings to a camera while its clock is not known well, and afterwards.
+#: Seconds between two of the first pings to a camera while its clock is not known well, and between two later ones.
 PING_SOON_S: Final = 1.0
+PINGS_SOON: Final = 10
 PING_EVERY_S: Final = 10.0
 #: The clock is known well when the error is below this, in ms.
 WELL_MS: Final = 10.0
@@ -130,8 +131,9 @@ class CameraClock:
         if not self.has_own_time or now_s < self.ping_at:
             return None
         found = self.offset.estimate(now_s * 1000)
-        self.ping_at = now_s + (PING_EVERY_S if found is not None and found.error_ms < WELL_MS else PING_SOON_S)
+        well = found is not None and found.error_ms < WELL_MS
         self._phase += 1
+        self.ping_at = now_s + (PING_EVERY_S if well or self._phase > PINGS_SOON else PING_SOON_S)
         return min(PHASES[self._phase % len(PHASES)] / fps, LONGEST_PHASE_S) if fps > 0 else 0.0
 
     def make_ping(self, number: int, now: float) -> bool:

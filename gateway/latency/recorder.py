@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Final
 
 from watchout.common import metric_names
@@ -129,10 +129,13 @@ class LatencyRecorder:
 
     # ── reports ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def update_clocks(self, publications: Iterable[Publication]) -> None:
-        """Tell the ledger what is known of the clocks of all cameras here."""
+    def update_clocks(self, publication_of: Callable[[str], Publication | None]) -> None:
+        """Tell the ledger what is known of the clocks of the cameras here of which anything was measured."""
         now, wall = time.monotonic(), time.time() * 1000
-        for publication in publications:
+        for stream in self.ledger.changed():
+            publication = publication_of(stream)
+            if publication is None:
+                continue
             self.ledger.set_clock(publication.stream, publication.camera_clock.row(now * 1000, wall), now)
 
     def forget_clock(self, stream: str) -> None:

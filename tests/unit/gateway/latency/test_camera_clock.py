@@ -13,6 +13,7 @@ from watchout.gateway.latency.camera_clock import (
     OWN_TIME,
     PING_EVERY_S,
     PING_SOON_S,
+    PINGS_SOON,
     SAMPLE_EVERY_S,
     AckTimes,
     CameraClock,
@@ -111,3 +112,10 @@ def test_pings_are_frequent_until_the_clock_is_known_well() -> None:
     clock = known()
     assert clock.ping_due_in(1.3, 10.0) is not None
     assert clock.ping_due_in(1.3 + PING_EVERY_S - 1, 10.0) is None
+
+
+def test_a_camera_whose_clock_is_never_known_well_is_pinged_rarely_all_the_same() -> None:
+    clock = CameraClock()
+    clock.on_frame(3_000, 1, 10.0)
+    asked = [second for second in range(1, 101) if clock.ping_due_in(float(second), 10.0) is not None]
+    assert len(asked) <= PINGS_SOON + 100 / PING_EVERY_S

@@ -114,7 +114,7 @@ def test_a_frame_without_a_known_capture_counts_as_unknown_and_in_no_whole_way()
     total = of.ledger.totals(MONOTONIC_S).total
     assert total is not None
     assert total.unknown == 1
-    of.update_clocks(hub.publications())
+    of.update_clocks(hub.publication)
     clocks = [row.clock for row in of.ledger.reports(MONOTONIC_S)]
     assert [clock is not None and bool(clock.unknown) for clock in clocks] == [True]
 
