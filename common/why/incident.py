@@ -29,7 +29,8 @@ class IncidentKind(enum.StrEnum):
 
     #: A connection ended: `code`, `reason`, `by`; the counts of its access log line.
     CLOSED = "closed"
-    #: An upgrade, or a connection before it, was refused: `code` is the HTTP status, 0 when it was cut; `reason`.
+    #: An upgrade, a connection before it, or a login over HTTP was refused: `code` is the HTTP status, 0 when it was
+    #: cut; `reason`, which begins with method and path over HTTP.
     REFUSED = "refused"
     #: A message of a client was refused, the client stays: `reason` is the error code and its text.
     ERROR = "error"

@@ -133,10 +133,8 @@ def _refused(incident: Incident, process: str) -> tuple[str, str]:
     status = f"refused with {incident.code}" if incident.code else "cut"
     often = "" if incident.count == 1 else f", {times(incident.count)}{_span(incident)}"
     cause = "refused_login" if incident.code == 401 else "refused_handshake"
-    return (
-        cause,
-        f"a handshake from {incident.address or 'somebody'} was {status} by {process}{often}: {incident.reason}",
-    )
+    what = "a request" if ": AUTH_FAILED" in incident.reason else "a handshake"  # over HTTP it begins with the path
+    return cause, f"{what} from {incident.address or 'somebody'} was {status} by {process}{often}: {incident.reason}"
 
 
 def _error(incident: Incident, _process: str) -> tuple[str, str]:

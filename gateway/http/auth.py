@@ -18,7 +18,7 @@ from watchout.gateway.authorization import Permission
 from watchout.gateway.client.handshake import read_target
 from watchout.gateway.context import Context
 from watchout.gateway.http.caller import Caller
-from watchout.gateway.http.responses import CHALLENGE, CLIENT, HttpError, mark_authenticated
+from watchout.gateway.http.responses import CHALLENGE, CLIENT, HttpError, connection_of, mark_authenticated
 from watchout.gateway.http.webhook_requests import Replays, Signed, WebhookFault, read_headers
 from watchout.gateway.model import StreamState
 from watchout.gateway.requests.sign_in import BAD_TOKEN, Sender, sign_in
@@ -56,6 +56,7 @@ class UserAuth:
         if signed_in.unavailable or (ignored is not None and ignored.code is ErrorCode.AUTH_UNAVAILABLE):
             raise StoreUnavailable("the caller cannot be verified")
         if signed_in.refused:
+            _remember(self._context, request, BAD_TOKEN)
             raise HttpError(401, "AUTH_FAILED", BAD_TOKEN, CHALLENGE)
         if signed_in.identity is None:
             why = "" if ignored is None else f"; {ignored.reason}"
@@ -159,7 +160,7 @@ class ServiceAuth:
                 now_s=time.time(),
             )
         except WebhookFault as fault:
-            raise self._refuse(fault) from None
+            raise self._refuse(request, fault) from None
 
     def verify(self, request: web.Request, signed: Signed, body: bytes) -> tuple[str, ...] | None:
         """Check the signature of the body. Raises `HttpError` 401.
@@ -170,7 +171,7 @@ class ServiceAuth:
         try:
             signed.verify(body, self._context.settings.service_webhook_secrets)
         except WebhookFault as fault:
-            raise self._refuse(fault) from None
+            raise self._refuse(request, fault) from None
         mark_authenticated(request)
         return self._replays.accepted(signed.id, asyncio.get_running_loop().time())
 
@@ -178,10 +179,18 @@ class ServiceAuth:
         """Remember a request whose alerts the router took; one that failed must be processed when it is repeated."""
         self._replays.accept(signed.id, alert_ids, asyncio.get_running_loop().time())
 
-    def _refuse(self, fault: WebhookFault) -> HttpError:
+    def _refuse(self, request: web.Request, fault: WebhookFault) -> HttpError:
         self._context.metrics.count(metric_names.AUTH_REFUSED)
+        _remember(self._context, request, fault.reason)
         _log.debug("POST /alerts refused", reason=fault.reason)
         return HttpError(401, "AUTH_FAILED", "POST /alerts wants the service token or a valid signature", CHALLENGE)
+
+
+def _remember(context: Context, request: web.Request, reason: str) -> None:
+    """Remember a login over HTTP that is refused, for `watchout-ctl why`."""
+    connection = connection_of(request)
+    address = "" if connection is None else connection.address
+    context.recorder.refused_request(address, f"{request.method[:10]} {request.path[:100]}", reason)
 
 
 def no_such_stream() -> HttpError:

@@ -129,6 +129,18 @@ class Recorder:
         fields = {"address": address, "status": status, "error": code, "reason": reason}
         self._log.refused(asyncio.get_running_loop().time(), fields)
 
+    def refused_request(self, address: str, request: str, reason: str) -> None:
+        """Remember a login over HTTP that was refused.
+
+        Args:
+            address: The client's address; empty when it is not known.
+            request: Its method and path.
+            reason: Why, without a secret.
+        """
+        text = f"{request}: AUTH_FAILED: {reason}"[:MAX_REASON_CHARS]
+        incident = Incident(what=IncidentKind.REFUSED, at=now_ms(), address=address, code=401, reason=text)
+        self.memory.add(incident, (IncidentKind.REFUSED, address, text))
+
     # ── while it lasts ───────────────────────────────────────────────────────────────────────────────────────────
 
     def error(self, tally: Tally, user: str | None, message: bytes) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.kit.clients import JPEG, Clients, base64_of, eventually
+from tests.kit.clients import JPEG, Clients, base64_of, eventually, http
 from tests.kit.ml_stub import serving
 from tests.kit.processes import BIN, Watchout
 from tests.kit.readers import Reader
@@ -127,6 +127,8 @@ async def test_why_each_connection_ended(watchout, clients: Clients):
         with pytest.raises(AssertionError, match="401"):
             await refused.upgrade("/streams/subscribe?token=wrong")
 
+    assert (await http(f"{started.url}/alerts", method="POST", token="wrong", body=[])).status == 401
+
     token = started.token("short")
     short = await clients.viewer(started.url, token)
     await short.subscribe("cam-3")
@@ -171,10 +173,11 @@ async def test_why_each_connection_ended(watchout, clients: Clients):
     assert waited["figures"]["messages_waiting"] == 20
     assert (await ask(started, full_line["connection"]))["past"] == [waited]
 
-    found = await said(started, "127.0.0.1", lambda one: len([*of(one["past"], "refused_login")]) >= 2)
+    found = await said(started, "127.0.0.1", lambda one: len([*of(one["past"], "refused_login")]) >= 3)
     texts = " ".join(sentence["text"] for sentence in of(found["past"], "refused_login"))
     assert "closed 1008: its token was not valid" in texts
     assert "a handshake from 127.0.0.1 was refused with 401" in texts
+    assert "a request from 127.0.0.1 was refused with 401 by gateway: POST /alerts: AUTH_FAILED" in texts
 
     found = await ask(started, "cam-l", code=1)
     text = found["now"][0]["text"]

@@ -111,6 +111,8 @@ def test_what_a_connection_had_is_said_at_its_end() -> None:
     [
         (K.REFUSED, {"code": 401, "address": "::1", "reason": "AUTH_FAILED: no"}, "refused_login",
          "a handshake from ::1 was refused with 401 by gw: AUTH_FAILED: no"),
+        (K.REFUSED, {"code": 401, "address": "::1", "reason": "POST /alerts: AUTH_FAILED: no"}, "refused_login",
+         "a request from ::1 was refused with 401 by gw: POST /alerts: AUTH_FAILED: no"),
         (K.REFUSED, {"code": 503, "count": 3, "until": AT + 2000}, "refused_handshake", "by gw, 3 times until "),
         (K.REFUSED, {"code": 0}, "refused_handshake", "a handshake from somebody was cut by gw"),
         (K.ERROR, {"reason": "INVALID_MESSAGE: not JSON", "count": 2}, "protocol_error",
