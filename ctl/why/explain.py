@@ -124,7 +124,8 @@ def _limits(facts: WhyFacts, answers: Sequence[WhyAnswer]) -> Iterator[Sentence]
         yield Sentence(cause="no_gateway", text="no gateway answered: what clients got is not known")
     young = [each for each in answers if each.now - each.started_at < STARTED_MS]
     if young:
-        text = listed([f"{each.name} at {at(each.started_at)}" for each in young])
+        starts = {each.name: each.started_at for each in young}  # a router answers for each of its slots
+        text = listed([f"{name} at {at(started)}" for name, started in starts.items()])
         yield Sentence(cause="started", text=f"started within the last hour, and knows nothing of before: {text}")
     for answer in answers:
         if answer.since > answer.started_at and answer.since > answer.now - STARTED_MS // 2:

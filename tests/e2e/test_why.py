@@ -68,17 +68,16 @@ async def test_why_viewers_get_what_they_get_and_what_became_of_an_alert(watchou
         await camera.register("cam-1", consumes=["alert"])
         sending = asyncio.create_task(_send(camera))
         async with slow:
-            wanted = {"streaming", "all", "asked_rate", "hidden", "ml_partly"}
             found = await said(
                 started, "cam-1",
-                lambda one: wanted - {"ml_partly"} <= causes(one["now"])
+                lambda one: {"streaming", "all", "asked_rate", "hidden"} <= causes(one["now"])
                 and causes(one["now"]) & {"slow_socket", "not_reading"}
-                and any(each["cause"].startswith("ml_") for each in one["now"]),
+                and any(each["cause"].startswith("ml_") for each in one["now"])
+                and {"asked_rate", "slow_socket"} <= causes(one["past"]),
             )  # fmt: skip
             (asked,) = of(found["now"], "asked_rate")
             assert "it asked for at most 2 (maxFps)" in asked["text"]
             assert asked["figures"]["fps"] < asked["figures"]["cameraFps"]
-            assert {"asked_rate", "slow_socket"} & causes(found["past"])
 
             alert = await every.find("alert", COMES_S)
             await every.send("acknowledge", streamId="cam-1", alertId=alert["id"])
@@ -94,18 +93,20 @@ async def test_why_viewers_get_what_they_get_and_what_became_of_an_alert(watchou
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
         await camera.leave()
-        for viewer in (every, few):
-            await viewer.find("status", COMES_S, status="offline")
-            await viewer.leave()
 
-        # What the gateway says of an ended connection is what the client counted.
-        await eventually(lambda: len(access_lines(started)) >= 4, COMES_S)
+        # What the gateway says of an ended connection is what the client counted; the newest frame is never dropped.
+        await eventually(lambda: any(line["path"] == "/streams/register" for line in access_lines(started)), COMES_S)
         sent = sum(line["frames_in"] for line in access_lines(started))
-        viewers = [line for line in access_lines(started) if line["path"] == "/streams/subscribe"]
-        written = {line["frames_out"]: line for line in viewers}
+        await eventually(lambda: every.frame_ids[-1] == sent, COMES_S)
         for viewer in (every, few):
-            line = written[len(viewer.frames)]
-            assert line["frames_out"] + sum(line.get(name, 0) for name in line if name.startswith("dropped_")) == sent
+            await viewer.leave()
+        await eventually(lambda: len(access_lines(started)) >= 4, COMES_S)
+        lines = {line["connection"].rpartition(".")[2]: line for line in access_lines(started)}
+        for number in ("1", "2"):
+            line = lines[number]
+            assert line["frames_out"] + sum(line[name] for name in line if name.startswith("dropped_")) == sent
+        assert lines["1"]["frames_out"] == len(every.frames)
+        assert lines["2"]["frames_out"] >= len(few.frames)
 
 
 async def _send(camera: Any) -> None:
@@ -115,7 +116,7 @@ async def _send(camera: Any) -> None:
 
 
 async def test_why_each_connection_ended(watchout, clients: Clients):
-    started = watchout(environ={"ALERT_QUEUE_MESSAGES": "20", "ALERT_RATE": "1000"})
+    started = watchout(environ={"ALERT_QUEUE_MESSAGES": "20", "ALERT_RATE": "1000", "MAX_MESSAGE_BYTES": "200000"})
     owner = started.token("owner")
     first = await clients.camera(started.url, owner)
     await first.register("cam-1", produces=["video-frame", "alert"])
@@ -135,8 +136,8 @@ async def test_why_each_connection_ended(watchout, clients: Clients):
     broken = await clients.viewer(started.url, owner)
     await broken.subscribe("cam-1")
     await broken.send_raw("no JSON")
-    await broken.expect("error")
-    await broken.send_raw(bytes(30 << 20))
+    await broken.find("error")
+    await broken.send_raw(bytes(1 << 20))
     assert await broken.closed() == 1009
 
     # Alerts for a viewer that does not read, until they are too many.
@@ -160,7 +161,7 @@ async def test_why_each_connection_ended(watchout, clients: Clients):
     (session,) = of(found["past"], "session_ended")
     assert "closed 4500: its session ended: expired, signed out, revoked or banned" in session["text"]
 
-    await eventually(lambda: {4501, 1009} <= {line["code"] for line in access_lines(started)}, COMES_S)
+    await eventually(lambda: {4501, 1009, 4400} <= {line["code"] for line in access_lines(started)}, COMES_S)
     (user,) = {line["user"] for line in access_lines(started) if line["code"] in {4501, 1009}}
     found = await ask(started, user)
     assert {"taken_over", "too_big", "protocol_error", "claimed"} <= causes(found["past"])
