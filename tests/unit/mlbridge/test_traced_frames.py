@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ from watchout.mlbridge.targets.bodies import (
     packed_body,
     trace_headers,
 )
+from watchout.mlbridge.targets.redis_streams import RedisStreamsTarget
 from watchout.mlbridge.targets.results import read_batch_result, read_message, read_result, traced_result
 
 OWN = frame_context("of the service", 1, 1).traceparent
@@ -85,3 +87,18 @@ def test_the_id_of_an_alert_does_not_depend_on_its_trace() -> None:
     ((second, _),) = read_alerts([traced], frame(1), now_ms=1).alerts
     assert first.id == second.id
     assert second.body()["traceparent"] == OWN
+
+
+async def test_a_redis_stream_has_the_context_as_a_field(tracing: Tracer) -> None:
+    added: list[dict[str, Any]] = []
+
+    async def xadd(_name: str, fields: dict[str, Any], **_options: object) -> None:
+        added.append(fields)
+
+    exchange = SimpleNamespace(
+        channels=SimpleNamespace(frames="frames"), results=SimpleNamespace(on_delivered=lambda _stream: None)
+    )
+    await RedisStreamsTarget.send(exchange, SimpleNamespace(xadd=xadd), frame(1))  # type: ignore[arg-type]
+    context = spans.ml_context(tracing, frame(1))
+    assert context is not None
+    assert [fields["traceparent"] for fields in added] == [context.traceparent]
