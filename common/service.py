@@ -21,6 +21,7 @@ from watchout.common import log, supervisor
 from watchout.common.errors import SettingsError, StartError
 from watchout.common.home import prepare_home
 from watchout.common.process import memory
+from watchout.common.process.alive_file import AliveFile
 from watchout.common.process.keeper_link import KeeperLink
 from watchout.common.process.process_name import claim_name, wanted_name
 from watchout.common.process.readiness import Readiness
@@ -261,8 +262,9 @@ async def _live(
     tracer.begin(os.environ, kind=name, name=settings.process_name)
     process = build(settings)
     reloading = Reloading(name, source, settings, manager, process.prepare_reload)
-    readiness = Readiness(manager, process.missing)
+    readiness, alive = Readiness(manager, process.missing), AliveFile(settings.alive_file)
     readiness.begin()
+    alive.begin()
     try:
         try:
             await process.start()
@@ -284,6 +286,7 @@ async def _live(
     finally:
         keeper.detach()
         readiness.close()
+        alive.close()
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await process.stop()

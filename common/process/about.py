@@ -19,7 +19,7 @@ SET: Final = "set"
 #: Longest reported value, in characters.
 MAX_TEXT: Final = 200
 #: Settings that always differ between processes of one home: not reported.
-_OWN: Final = frozenset(("WATCHOUT_PROCESS_NAME", "SETTINGS_FILES"))
+_OWN: Final = frozenset(("WATCHOUT_PROCESS_NAME", "SETTINGS_FILES", "ALIVE_FILE"))
 #: Settings that differ between a bridge on another machine and the router, and are not compared.
 _OF_A_MACHINE: Final = frozenset(("WATCHOUT_HOME", "ROUTER_ADDRESS", "ROUTER_PUBLIC_KEY", "BRIDGE_KEY_FILE"))
 #: Names, or beginnings of names, of the settings that mlbridge uses, the router uses, and the gateway does not use.

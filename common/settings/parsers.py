@@ -189,6 +189,17 @@ def file(raw: str) -> Path:
     raise InvalidValue("a file that exists and can be reached")
 
 
+def new_file(raw: str) -> Path:
+    """Parse the path of a file that need not exist yet; ``~`` is expanded. Returns the absolute path."""
+    try:
+        path = Path(raw).expanduser().absolute()
+        if not path.is_dir():
+            return path
+    except (OSError, RuntimeError, ValueError):  # unknown ~user, no permission, or a NUL in the path
+        pass
+    raise InvalidValue("the path of a file")
+
+
 def home(raw: str) -> Path:
     """Parse the path of ``WATCHOUT_HOME``, short enough for the sockets in it. Returns the absolute path.
 

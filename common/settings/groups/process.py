@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from watchout.common.settings import parsers
@@ -54,6 +55,11 @@ class ProcessSettings:
         "WHY_BYTES", parsers.whole(65536, 1 << 30), 16 << 20, expects="bytes",
         help="Memory of each process for it, and of each slot's router; beyond it the oldest of what there is most of "
         "gives way.",
+    )  # fmt: skip
+    alive_file: Path | None = _GROUP.setting(
+        "ALIVE_FILE", parsers.new_file, None, expects="file",
+        help="File whose time the event loop renews every 5 s, another one for each process. Kubernetes and Docker, "
+        "which have no watchdog like systemd's, look at it to end a process that hangs. Its folder has to exist.",
     )  # fmt: skip
     loop: str = _GROUP.setting(
         "WATCHOUT_LOOP", parsers.one_of("uvloop", "asyncio"), "uvloop", expects="uvloop, asyncio",

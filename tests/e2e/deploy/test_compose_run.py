@@ -110,6 +110,21 @@ async def test_frames_reach_the_viewer_and_the_detector(
     await eventually(lambda: viewer.frames, COMES_S)
 
 
+async def test_router_and_bridge_are_alive_by_their_checks(
+    composed: dict[str, Container], services: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    for name in ("router", "mlbridge"):
+        _, line = services[name]["healthcheck"]["test"]
+        command = ["sh", "-c", line.replace("$$", "$")]
+
+        def is_alive(name: str = name, command: list[str] = command) -> bool:
+            return Container(command, services[name]["environment"], tmp_path / name).wait() == 0
+
+        await eventually(is_alive, COMES_S, composed[name].output)
+        nobody = {**services[name]["environment"], "ALIVE_FILE": "/var/lib/watchout/nobody.alive"}
+        assert Container(command, nobody, tmp_path / name).wait() != 0
+
+
 def test_each_ends_when_it_is_told(composed: dict[str, Container]) -> None:
     for name in ("gateway", "mlbridge", "router", "detector"):
         composed[name].process_1.send_signal(signal.SIGTERM)

@@ -18,6 +18,7 @@ import jsonschema
 import pytest
 
 from tests.integration.deploy.test_dockerfile import IMAGE, rootfs, texts
+from tests.integration.deploy.test_kubernetes import alive_command
 from tests.kit.processes import BIN, REPOSITORY, Watchout
 from tests.kit.services import BetterAuth, Postgres
 from watchout.common.settings import Settings, load
@@ -69,7 +70,8 @@ def test_services_get_the_secrets_that_they_name_and_no_others() -> None:
     for name, service in SERVICES.items():
         granted = set(service.get("secrets", ()))
         assert granted <= COMPOSE["secrets"].keys()
-        named = {value for key, value in service.get("environment", {}).items() if key.endswith("_FILE")}
+        named = {value for key, value in service.get("environment", {}).items()
+                 if key.endswith("_FILE") and key != "ALIVE_FILE"}  # fmt: skip
         if name == "postgres":
             named |= {f"/run/secrets/{each}" for each in ("app_password", "watchout_password")}
         assert named == {f"/run/secrets/{each}" for each in granted}, name
@@ -122,6 +124,12 @@ def test_the_gateways_check_is_the_images_and_the_others_have_one_where_they_hav
     assert "healthcheck" not in SERVICES["gateway"]
     for name in ("detector", "postgres", "proxy"):
         assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
+    files = {SERVICES[name]["environment"]["ALIVE_FILE"] for name in ("router", "mlbridge")}
+    assert len(files) == 2, "one for each, in the home that they share"
+    assert {str(Path(file).parent) for file in files} == {"/var/lib/watchout"}
+    for name in ("router", "mlbridge"):
+        kind, command = SERVICES[name]["healthcheck"]["test"]
+        assert (kind, command.replace("$$", "$")) == ("CMD-SHELL", alive_command(name))
     compile(SERVICES["detector"]["healthcheck"]["test"][-1], "healthcheck", "exec")
 
 

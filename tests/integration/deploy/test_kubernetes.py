@@ -23,6 +23,7 @@ from tests.kit.ports import free_port
 from tests.kit.processes import BIN, REPOSITORY, Process, Watchout, clean_environ, poll
 from watchout.common.bus.zeromq.mesh_certificates import MeshFiles, refusal
 from watchout.common.bus.zeromq.mesh_certificates import load as load_certificates
+from watchout.common.process.alive_file import EVERY_S
 from watchout.common.settings import Settings, load
 from watchout.common.settings.mesh_listen import mesh_listen
 from watchout.common.settings.misspelled import known_names
@@ -278,7 +279,40 @@ def test_the_probes_wait_longer_than_an_answer_takes() -> None:
     assert live["httpGet"]["path"] != ready["httpGet"]["path"], "what is asked for restarts asks nobody else"
     assert ready["timeoutSeconds"] > 2 * HEALTH_TIMEOUT_S, "it asks the router, then the store"
     for name in ("router", "mlbridge"):
-        assert not {"livenessProbe", "readinessProbe", "startupProbe"} & main_container(name).keys(), "it has no port"
+        probe = main_container(name)["livenessProbe"]
+        assert probe["initialDelaySeconds"] > 3 * EVERY_S, "a file of before is renewed by then"
+        assert main_container(name)["command"], "it has no port to ask"
+
+
+def alive_command(name: str) -> str:
+    """What is asked of a router or bridge: a line for sh."""
+    *shell, line = main_container(name)["livenessProbe"]["exec"]["command"]
+    assert shell == ["sh", "-c"]
+    return str(line)
+
+
+def test_a_router_that_stands_still_is_not_alive_and_one_that_works_is(
+    watchout: Callable[..., Watchout], tmp_path: Path
+) -> None:
+    """With a tenth of the time."""
+    file, line = tmp_path / "alive", alive_command("router")
+    assert line == alive_command("mlbridge")
+    limit_s = int(line.rpartition(" ")[2])
+    assert limit_s >= 4 * EVERY_S, "a busy machine ends nobody"
+    shorter = line.replace(f"-lt {limit_s}", f"-lt {int(EVERY_S) + 4}")
+
+    def alive() -> bool:
+        asked = subprocess.run(["sh", "-c", shorter], env={"ALIVE_FILE": str(file), "PATH": "/usr/bin:/bin"},
+                               capture_output=True, check=False)  # fmt: skip
+        return asked.returncode == 0
+
+    assert not alive(), "no file"
+    router = watchout(start=False).start("router", {"ALIVE_FILE": str(file)})
+    poll(alive, COMES_S, "the router is alive")
+    router.pause()
+    poll(lambda: not alive(), COMES_S, "a router that stands still is not alive")
+    router.resume()
+    poll(alive, COMES_S, "it works again")
 
 
 @pytest.mark.parametrize("name", OURS)
