@@ -480,8 +480,8 @@ MUTATIONS: Final = (
         name="alive-file",
         rule="the alive file is renewed by the event loop as long as it works",
         file="common/process/alive_file.py",
-        before='            self._beat = supervisor.current().every(EVERY_S, self._path.touch, "alive file", first_s=0)\n',
-        after="            self._path.touch()\n",
+        before='self._beat = supervisor.current().every(EVERY_S, self._path.touch, "alive file", first_s=0)',
+        after="self._path.touch()",
         unit=("tests/unit/common/test_alive_file.py::test_the_loop_renews_the_time_until_it_is_closed",),
         e2e=(
             "tests/integration/deploy/test_kubernetes.py::test_a_router_that_stands_still_is_not_alive_and_one_that_works_is",
