@@ -1,4 +1,4 @@
-"""Watchouts and users of the tests of PROTOCOL.md, on both event loops."""
+"""Watchouts and users of the tests of PROTOCOL.md, on both event loops unless a file says why one is enough."""
 
 from __future__ import annotations
 

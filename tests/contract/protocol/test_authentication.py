@@ -30,6 +30,12 @@ from watchout.common.home_files import SESSION_STORE_FILE
 pytestmark = pytest.mark.e2e
 
 
+@pytest.fixture(scope="module")
+def watchout_loop() -> str:
+    """Who is let in does not depend on the event loop."""
+    return "uvloop"
+
+
 @pytest.mark.parametrize("path", [REGISTER, SUBSCRIBE])
 async def test_the_first_message_authenticates(url, alice, clients, path):
     open_one = clients.camera if path == REGISTER else clients.viewer

@@ -18,6 +18,12 @@ from tests.kit.processes import SERVICE_TOKEN
 pytestmark = pytest.mark.e2e
 
 
+@pytest.fixture(scope="module")
+def watchout_loop() -> str:
+    """What is asked and answered does not depend on the event loop; how it comes and goes does (test_http.py)."""
+    return "uvloop"
+
+
 # ── section 1: paths ─────────────────────────────────────────────────────────────────────────────────────────────
 
 

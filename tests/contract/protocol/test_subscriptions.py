@@ -18,6 +18,12 @@ from tests.kit.processes import SERVICE_TOKEN, Watchout, running
 pytestmark = pytest.mark.e2e
 
 
+@pytest.fixture(scope="module")
+def watchout_loop() -> str:
+    """Who gets what does not depend on the event loop; how frames come and go does (test_frames.py, test_limits.py)."""
+    return "uvloop"
+
+
 # ── section 3: registering, frames ───────────────────────────────────────────────────────────────────────────────
 
 
