@@ -139,11 +139,11 @@ class OneProcess:
         """What ``GET /stats`` of the first gateway returns."""
         return (await http(f"{self.url}/stats")).json
 
-    async def ask(self) -> StatsReply:
-        """What the router replies to ``watchout-ctl stats``."""
+    async def ask(self, within_s: float = 30.0) -> StatsReply:
+        """What the router replies to ``watchout-ctl stats``; a slot without a reply in this time is missing."""
         links = RouterLinks(
             Hello(kind="ctl", name="ctl", pid=1), carrier=MemberCarrier(self.bus.open_slot, None, self.slots),
-            request_timeout_s=30, snapshot=_nothing, metrics=dict, on_message=lambda _slot, _body: None,
+            request_timeout_s=within_s, snapshot=_nothing, metrics=dict, on_message=lambda _slot, _body: None,
         )  # fmt: skip
         links.open()
         try:
