@@ -71,7 +71,7 @@ async def test_a_reader_that_is_slow_but_reads_gets_it_all(watchout, clients):
     stream = await many_alerts(started, clients, "ann")
     reader = await ask_and_read_nothing(started, f"/alerts?limit=1000&streamId={stream}", started.token("ann"))
     async with all_leave([reader]):
-        reader.bytes_per_s = 400_000.0  # longer than the ten seconds after which who reads nothing is cut off
+        reader.bytes_per_s = 600_000.0  # longer than the ten seconds after which who reads nothing is cut off
         head = await reader._until(b"\r\n\r\n")
         length = next(
             int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")

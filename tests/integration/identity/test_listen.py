@@ -138,9 +138,9 @@ class Heard:
 
 
 @asynccontextmanager
-async def listening(url: str) -> AsyncIterator[Heard]:
+async def listening(url: str, timeout_s: float = TIMEOUT_S) -> AsyncIterator[Heard]:
     told = Heard()
-    store = PostgresStore(url, timeout_s=TIMEOUT_S, connections=1, max_waiting=20_000)
+    store = PostgresStore(url, timeout_s=timeout_s, connections=1, max_waiting=20_000)
     task = asyncio.create_task(store.listen(CHANNEL, told))
     try:
         yield told
@@ -300,7 +300,7 @@ async def test_a_silent_channel_is_tried_and_one_that_does_not_carry_is_left(
 
     monkeypatch.setattr(listen, "parse_notification", deaf)
     with capture_logs() as lines:
-        async with listening(postgres_url) as told:
+        async with listening(postgres_url, timeout_s=6.0) as told:
             await told.until(ANY_CHANGE)
             give_up = time.monotonic() + 30
             while not any(line["log_level"] == "warning" and "reason" in line for line in lines):
