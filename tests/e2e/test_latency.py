@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import statistics
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,7 +17,8 @@ from tests.kit.slow_link import SlowLink
 from watchout.common.clock import now_ms
 from watchout.gateway.latency.camera_clock import OWN_TIME
 
-PATIENCE_S = 90.0
+#: Longest wait for what the ledger is to say.
+PATIENCE_S = float(os.environ.get("WATCHOUT_LATENCY_S", "150"))
 STATS_TOKEN = "for-operators-0123456789abcdef"
 #: The camera's clock minus the right one, and what the ML service takes for a frame.
 AHEAD_MS = 3_000
@@ -126,7 +128,7 @@ async def test_the_ledger_says_how_late_a_camera_with_a_wrong_clock_is(watchout,
                 and of["glass_to_glass"]["p50Ms"] < AHEAD_MS / 2
             )
 
-        assert await eventually(agrees, 150.0), last
+        assert await eventually(agrees, PATIENCE_S), last
         burns = {burn["hop"]: burn["burn5m"] for burn in last[0]["objectives"]}
         assert burns == {"glass_to_glass": 0.0, "glass_to_alert": 100.0}, "all in time, and all late"
 

@@ -603,6 +603,28 @@ MUTATIONS: Final = (
         e2e=("tests/e2e/test_slots.py::test_a_slot_without_a_router_is_named_refused_in_time_and_delays_no_other",),
     ),
     Mutation(
+        name="own-timestamps",
+        rule="a frame without a timestamp of the camera has no time of capture: the ledger guesses none",
+        file="gateway/latency/camera_clock.py",
+        before="self.has_own_time = self.has_own_time or stamp != here_ms",
+        after="self.has_own_time = True",
+        unit=(
+            "tests/unit/gateway/latency/test_camera_clock.py::test_frames_that_have_the_gateways_time_tell_nothing_of_a_clock",
+        ),
+        e2e=("tests/e2e/test_latency.py::test_the_ledger_says_how_late_a_camera_with_a_wrong_clock_is",),
+    ),
+    Mutation(
+        name="camera-clock",
+        rule="when a frame was captured is told by the clock here, whatever the camera's clock says",
+        file="gateway/latency/recorder.py",
+        before="FrameStamps(wall, None if delay is None else wall - delay)",
+        after="FrameStamps(wall, None if delay is None else float(frame.timestamp))",
+        unit=(
+            "tests/unit/gateway/latency/test_recorder.py::test_a_frame_of_a_camera_that_is_ahead_was_captured_when_it_was",
+        ),
+        e2e=("tests/e2e/test_latency.py::test_the_ledger_says_how_late_a_camera_with_a_wrong_clock_is",),
+    ),
+    Mutation(
         name="cluster-lost",
         rule="a gateway that fell silent is named by `watchout-ctl cluster`, not hidden",
         file="router/handler.py",
