@@ -14,6 +14,7 @@ from tests.kit.clients import JPEG, Camera, Viewer, base64_of, eventually, http
 from tests.kit.ml_stub import serving
 from tests.kit.processes import BIN, Watchout
 from tests.kit.slow_link import SlowLink
+from watchout.common.bus.slots import slot_of
 from watchout.common.clock import now_ms
 from watchout.gateway.latency.camera_clock import OWN_TIME
 
@@ -157,3 +158,32 @@ async def test_the_ledger_says_how_late_a_camera_with_a_wrong_clock_is(watchout,
         own = (await http(f"{started.url}/streams/cam/latency", token=token)).json
         assert "glass_to_alert" in hops(own)
         assert (await http(f"{started.url}/streams/cam/latency", token=started.token("somebody"))).status == 404
+
+
+async def test_streams_of_all_slots_and_gateways_are_in_one_answer(in_one_process, clients):
+    """Each slot has a router of its own, which knows the latencies of its streams; all together are told to one."""
+    started = await in_one_process(slots=4, gateways=2)
+    names = [next(f"cam-{n}" for n in range(100) if slot_of(f"cam-{n}", 4) == slot) for slot in range(4)]
+    token = started.token()
+    async with contextlib.AsyncExitStack() as stack:
+        for number, name in enumerate(names):
+            camera = await clients.camera(started.urls[number % 2], token)
+            viewer = await clients.viewer(started.urls[1], token)
+            await camera.register(name)
+            await viewer.subscribe(name)
+            await stack.enter_async_context(streaming(camera, stamped=True))
+
+        async def all_told() -> bool:
+            answer = await http(f"{started.urls[0]}/latency")
+            page = answer.json if answer.status == 200 else {"total": None, "streams": []}
+            glass = [hops(stream).get("glass_to_glass", {}).get("count", 0) for stream in page["streams"]]
+            whole = hops(page["total"]).get("glass_to_glass", {}).get("count", 0) if page["total"] else 0
+            known = sum(stream["clock"] is not None for stream in page["streams"])
+            return len(glass) == known == 4 and min(glass) >= 2 and whole >= max(glass) + min(glass)
+
+        assert await eventually(all_told, PATIENCE_S)
+        for url in started.urls:
+            shown = (await http(f"{url}/streams/{names[2]}/latency", token=token)).json
+            assert shown["streamId"] == names[2]
+            assert shown["clock"] is not None
+        assert b'hop="glass_to_glass"' in (await http(f"{started.urls[0]}/metrics")).body
