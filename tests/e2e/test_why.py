@@ -163,12 +163,12 @@ async def test_why_each_connection_ended(watchout, clients: Clients):
 
     await eventually(lambda: {4501, 1009, 4400} <= {line["code"] for line in access_lines(started)}, COMES_S)
     (user,) = {line["user"] for line in access_lines(started) if line["code"] in {4501, 1009}}
-    found = await ask(started, user)
-    assert {"taken_over", "too_big", "protocol_error", "claimed"} <= causes(found["past"])
-    assert {"taken_over", "claimed"} <= causes((await ask(started, "cam-1"))["past"])
+    of_user = {"taken_over", "too_big", "protocol_error", "claimed"}
+    await said(started, user, lambda one: of_user <= causes(one["past"]))
+    await said(started, "cam-1", lambda one: {"taken_over", "claimed"} <= causes(one["past"]))
 
     (full_line,) = [line for line in access_lines(started) if line["code"] == 4400]
-    found = await ask(started, full_line["user"])
+    found = await said(started, full_line["user"], lambda one: "too_many_alerts" in causes(one["past"]))
     (waited,) = of(found["past"], "too_many_alerts")
     assert "closed 4400: 20 alerts (" in waited["text"]
     assert waited["figures"]["messages_waiting"] == 20
