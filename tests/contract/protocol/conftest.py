@@ -8,7 +8,7 @@ import pytest
 
 from tests.contract.protocol.support import STATS_TOKEN
 from tests.kit.clients import new_name
-from tests.kit.processes import BAD_WORDS, Watchout, running
+from tests.kit.processes import Watchout, bad_lines, running
 
 
 @pytest.fixture(scope="module", params=["uvloop", "asyncio"])
@@ -50,7 +50,7 @@ def url(plain_watchout: Watchout) -> Iterator[str]:
     before = len(plain_watchout.output)
     yield plain_watchout.url
     said = plain_watchout.output[before:]
-    assert not any(word in said for word in BAD_WORDS), said
+    assert not bad_lines(said), said
 
 
 @pytest.fixture
