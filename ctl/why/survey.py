@@ -14,7 +14,7 @@ from watchout.common.bus.reply_records import WhyReply
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.settings import Settings
 from watchout.common.why.answer import SilentProcess, WhyAnswer, decode_answer
-from watchout.ctl.bus_client import JOIN_TIMEOUT_S, UNEXPECTED_REPLY, member_links, nothing_runs
+from watchout.ctl.bus_client import UNEXPECTED_REPLY, joined
 from watchout.ctl.why.sentence import WhyFacts
 
 #: Seconds within which a router has to reply: it waits up to 4 s for its members.
@@ -36,10 +36,8 @@ async def survey(settings: Settings, about: str) -> WhyFacts:
 
     """
     now = clock.now_ms()
-    async with member_links(settings) as links:
+    async with joined(settings) as links:
         found = await asyncio.gather(*(_ask(link, about) for link in links.all()))
-    if not settings.bus and isinstance(found[0], str) and found[0] == _ABSENT:
-        raise nothing_runs(settings)
     replies = [each for each in found if isinstance(each, WhyReply)]
     missing = {slot: each for slot, each in enumerate(found) if isinstance(each, str)}
     return merged(about, now, replies, missing)
@@ -78,13 +76,10 @@ def merged(about: str, now: int, replies: Iterable[WhyReply], missing: dict[int,
     )  # fmt: skip
 
 
-_ABSENT: Final = "no router replies"
-
-
 async def _ask(link: BusClient, about: str) -> WhyReply | str:
     """Return the reply of one router, or why there is none."""
-    if not await link.wait_live(JOIN_TIMEOUT_S):
-        return _ABSENT
+    if not link.live:
+        return link.explain_absence().rstrip(".")
     if link.level < WHY_LEVEL:
         return "it is of an older release, which does not know this question"
     try:

@@ -202,3 +202,24 @@ async def test_a_gateway_that_hangs_and_one_that_was_killed_are_named(watchout, 
     (lost,) = of(found["past"], "gateway_lost")
     assert "what it knew of its clients is lost with it, so why they saw nothing is not known" in lost["text"]
     assert {"offline", "started"} <= causes(found["now"]) | causes(found["limits"])
+
+
+async def test_a_camera_over_its_rate_a_late_viewer_and_a_router_that_was_away_are_named(watchout, clients: Clients):
+    started = watchout(environ={"MESSAGE_RATE": "10", "ABUSE_LIMIT": "1000000"})
+    owner = started.token("owner")
+    camera = await clients.camera(started.url, owner)
+    await camera.register("cam-1")
+    viewer = await clients.viewer(started.url, owner)
+    await viewer.subscribe("cam-1", window=1)
+    async with camera.streaming(50):
+        found = await said(started, "cam-1", lambda one: {"rate_limit", "window"} <= causes(one["now"]))
+        (limited,) = of(found["now"], "rate_limit")
+        assert "are over a rate and dropped (MESSAGE_RATE 10/s" in limited["text"]
+        (late,) = of(found["now"], "window")
+        assert "it acknowledges too late: its window of 1 frame is full" in late["text"]
+        assert late["figures"]["dropped.window"] > 0
+    started.one("router").terminate()
+    started.start("router")
+    await eventually(lambda: started.one("gateway").output.count('"router joined"') == 2, COMES_S)
+    found = await said(started, "cam-1", lambda one: {"router_away", "router_back"} <= causes(one["everybody"]))
+    assert [each["cause"] for each in found["everybody"]][:2] == ["router_away", "router_back"]

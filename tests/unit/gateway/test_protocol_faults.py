@@ -282,3 +282,10 @@ def test_whatever_happens_the_session_keeps_its_promises(
         watching |= {id(s) for s in session.subscriptions()}
         if session.identity is None:
             assert all(isinstance(c, Reply | Close | VerifyToken) for c in commands)
+
+
+def test_each_message_over_a_rate_is_counted_although_it_is_said_once_a_second() -> None:
+    protocol = viewer(settings=Settings(message_rate=1))
+    for _ in range(6):
+        protocol.receive_control(0, 0.0, 1)
+    assert protocol.limited == 4  # a burst of two was free

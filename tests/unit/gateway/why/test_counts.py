@@ -138,6 +138,35 @@ def _reasons() -> list:  # type: ignore[type-arg]
     return list(DropReason)
 
 
+def test_messages_over_the_rates_are_added_to_the_tally_and_remembered_with_their_stream() -> None:
+    found = recorder()
+    tally = found.begin("::1")
+    for count in (3, 4):
+        found.limited(tally, "ann", "cam", count)
+    (one,) = found.memory.about("cam", found.started_ms)
+    assert (one.what, one.count, one.user, one.connection) == (IncidentKind.LIMITED, 7, "ann", tally.connection)
+    assert tally.limited == 7
+
+
+def test_refused_handshakes_and_logins_are_remembered_by_address_and_counted() -> None:
+    found = recorder()
+    for _ in range(3):
+        found.refused_request("10.0.0.1", "POST /alerts", "no service token")
+    (one,) = found.memory.about("10.0.0.1", found.started_ms)
+    assert (one.what, one.code, one.count) == (IncidentKind.REFUSED, 401, 3)
+    assert one.reason == "POST /alerts: AUTH_FAILED: no service token"
+
+
+def test_a_view_that_is_hidden_again_and_again_is_one_incident() -> None:
+    found = recorder()
+    viewer = FakeViewer(HubHarness().hub)
+    viewer.subscribe("door")
+    for _ in range(3):
+        found.unsubscribed(viewer.subscriptions[0])
+    (one,) = found.memory.about("ann", found.started_ms)
+    assert (one.what, one.count, one.streams) == (IncidentKind.UNSUBSCRIBED, 3, ("door",))
+
+
 def test_connections_have_ids_of_their_own() -> None:
     found = recorder()
     ids = [found.begin("").connection for _ in range(3)]
