@@ -351,7 +351,7 @@ class Watchout:
     def holder_of(self, client_port: int) -> int | None:
         """The id of the gateway that has the other end of a client's connection; None: the kernel knows none yet."""
         for process in self.processes:
-            if process.running:
+            if process.running and process.name not in ("router", "mlbridge"):  # to look is slow, and they have none
                 for each in [psutil.Process(process.pid), *process.children]:
                     with contextlib.suppress(psutil.NoSuchProcess):
                         for connection in each.net_connections("tcp"):
