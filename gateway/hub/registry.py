@@ -244,6 +244,7 @@ class Hub:
         if subscription.video:
             stream.video[subscription] = stream.queued[subscription] = viewer
             subscription.arrived_before = stream.arrived
+            self.reports.interest_changed(stream.id)  # of a held one the router knows the alerts alone
         viewer.send_message(wire.status(stream.id, stream.status, now_ms, stream.info or None))
         if not subscription.video or subscription not in stream.viewers:  # the message may have closed a full viewer
             return False

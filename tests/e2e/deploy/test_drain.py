@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.kit.clients import Clients, eventually, http
+from tests.kit.clients import Clients, eventually, http, new_name
 from tests.kit.ports import free_port
 from tests.kit.processes import Watchout
+from watchout.common.clock import now_ms
 from watchout.common.errors import RECONNECT_NOW, RESTART
 
 pytestmark = pytest.mark.e2e
@@ -76,3 +77,22 @@ async def test_of_two_gateways_at_one_port_the_other_takes_all_clients(watchout:
         again = await clients.viewer(started.url, token)
         assert again.open
     assert second.running
+
+
+async def test_who_comes_back_at_another_gateway_than_the_cameras_gets_frames(watchout: Any, clients: Clients) -> None:
+    """As clients come back: with the alerts since the last one that they had."""
+    started: Watchout = watchout()
+    port = free_port()
+    second = started.start("gateway", {"WATCHOUT_PORT": str(port)})
+    await asyncio.to_thread(second.wait_for_output, "router joined")
+    token, stream = started.token(), new_name()
+    camera = await clients.camera(started.url, token)
+    viewer = await clients.viewer(f"http://127.0.0.1:{port}", token)
+    await camera.register(stream)
+    await viewer.subscribe(stream, alertsSince=now_ms() - 60_000)
+
+    async def seen() -> bool:
+        await camera.show()
+        return len(viewer.frames) > 3
+
+    await eventually(seen, COMES_S)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.kit.hub import FakePublisher, FakeViewer, HubHarness, ms, remote, word
+from tests.kit.hub import ANN, FakePublisher, FakeViewer, HubHarness, ms, remote, word
+from tests.kit.playbook import owned_by
 from watchout.common.bus.messages import (
     Forward,
     FrameReceiver,
@@ -17,7 +18,8 @@ from watchout.common.bus.messages import (
     Release,
     StreamReport,
 )
-from watchout.gateway.hub.subscription import DropReason
+from watchout.gateway.hub.subscription import DropReason, Subscription
+from watchout.gateway.model import StreamState
 
 # ── frames to the bus ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -359,3 +361,18 @@ def test_a_router_that_is_joined_leaves_what_others_requested(harness: HubHarnes
     assert publications["door"].viewers_elsewhere == 0
     assert publications["yard"].bus_sampler is not None
     assert publications["yard"].viewers_elsewhere == 3
+
+
+def test_the_frames_of_a_viewer_are_asked_for_when_its_alerts_have_been_fetched(harness: HubHarness) -> None:
+    """Until then it gets none; without another report the router would never send any."""
+    screen = FakeViewer(harness.hub)
+    subscription = Subscription("door", ANN, video=True, alerts=True)
+    harness.hub.subscribe(subscription, screen, StreamState("streaming", owned_by("ann")), 0.0, ms(0.0), held=True)
+
+    def interest() -> list[tuple[int, int]]:
+        told = list(harness.hub.reports.changes(0.0))
+        return [(each.viewers, each.alert_viewers) for each in told if isinstance(each, Interest)]
+
+    assert interest() == [(0, 1)]
+    harness.hub.begin_delivery(subscription, screen, 0.0, ms(0.0))
+    assert interest() == [(1, 1)]
