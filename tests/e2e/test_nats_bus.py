@@ -162,13 +162,7 @@ async def killed(server: NatsServer, site: NatsSite) -> None:
 async def replaced(server: NatsServer, site: NatsSite) -> None:
     """Lame duck mode, and a new server once all clients have left."""
     server.signal(signal.SIGUSR2)
-
-    def left() -> bool:
-        with contextlib.suppress(OSError):
-            return bool(server.monitor("/varz")[1]["connections"] == 0)
-        return False
-
-    await eventually(lambda: asyncio.to_thread(left), COMES_S, "clients stay with a server that will end")
+    await eventually(lambda: asyncio.to_thread(server.is_left), COMES_S, "clients stay with a server that will end")
     await asyncio.to_thread(server.stop)
     await asyncio.to_thread(site.start)
 

@@ -110,6 +110,15 @@ class NatsServer:
         finally:
             connection.close()
 
+    def is_left(self) -> bool:
+        """Whether nobody is connected to it. One in lame duck mode ends by itself a moment later."""
+        try:
+            return bool(self.monitor("/varz")[1]["connections"] == 0)
+        except ConnectionRefusedError:
+            return True
+        except (OSError, http.client.HTTPException, ValueError):
+            return False
+
     def signal(self, number: int) -> None:
         """Send a signal: SIGKILL, SIGUSR2 (lame duck), SIGHUP (read the configuration anew), SIGSTOP, SIGCONT."""
         os.kill(self.pid, number)

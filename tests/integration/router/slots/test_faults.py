@@ -146,13 +146,7 @@ async def test_a_killed_leader_of_the_store_costs_no_lease(house: SlotHouse, nat
 async def ended(server: NatsServer) -> None:
     """Lame duck mode, until all clients have left, and the end."""
     server.signal(signal.SIGUSR2)
-
-    def left() -> bool:
-        with contextlib.suppress(OSError):
-            return bool(server.monitor("/varz")[1]["connections"] == 0)
-        return False
-
-    await eventually(lambda: asyncio.to_thread(left), COMES_S, "clients stay")
+    await eventually(lambda: asyncio.to_thread(server.is_left), COMES_S, "clients stay")
     await asyncio.to_thread(server.stop)
 
 

@@ -411,14 +411,18 @@ async def test_a_server_that_hangs_is_left_for_another_and_told_servers_are_used
 
 
 async def test_a_server_in_lame_duck_mode_is_left_before_it_ends(
-    nats_cluster: NatsSite, connect: Callable[..., NatsConnection]
+    start_nats: Callable[..., NatsSite], connect: Callable[..., NatsConnection]
 ) -> None:
-    each = connect(settings(nats_cluster.url))
+    # It closes connections, or ends if there are none, after this time, whatever it is told meanwhile.
+    site = start_nats(3, 'lame_duck_grace_period: "25s"', jetstream=False)
+    each = connect(settings(site.url))
     await connected(each)
-    (leaving,) = [server for server in nats_cluster.servers if server.url == each.server]
+    (leaving,) = [server for server in site.servers if server.url == each.server]
     leaving.signal(signal.SIGUSR2)
     await eventually(lambda: each.connected and each.server != leaving.url, COMES_S, "it stays")
     assert leaving.monitor("/varz")[0] == 200, "the server has not ended yet"
+    leaving.kill()
+    site.remove()
 
 
 async def test_without_a_server_at_the_start_the_first_that_comes_is_used(
