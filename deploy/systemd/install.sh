@@ -26,6 +26,13 @@ for unit in watchout.target watchout-router.service watchout-gateway@.service wa
     install -D -m 0644 "$here/$unit" "$units/$unit"
 done
 install -D -m 0755 "$here/watchout-ctl" /usr/local/bin/watchout-ctl
+# Until 0.2.0 each gateway had a socket of its own: it serves on until it is stopped, and is not opened at the next boot.
+for each in "$units"/sockets.target.wants/watchout-gateway@*.socket; do
+    [ ! -L "$each" ] || systemctl --quiet disable "${each##*/}"
+done
+if [ -d "$units/watchout-gateway@.socket.d" ] && [ ! -e "$units/watchout-gateway.socket.d" ]; then
+    cp -R "$units/watchout-gateway@.socket.d" "$units/watchout-gateway.socket.d"
+fi
 systemctl daemon-reload
 systemctl --quiet enable watchout.target watchout-router.service watchout-gateway@1.service watchout-gateway.socket \
     watchout-mlbridge@1.service
