@@ -119,7 +119,7 @@ test-mjpeg-long: $(VENV)/.dev
 	  tests/e2e/deploy/test_proxies.py::test_a_long_silence_ends_nothing
 
 # Two gateways, the router and a bridge are restarted in turn, ten times, while cameras and viewers are connected: about
-# three minutes. Prints for how long the viewers had no frames.
+# five minutes. Prints for how long the viewers had no frames.
 test-upgrade: $(VENV)/.dev
 	WATCHOUT_TEST_UPGRADES=10 $(BIN)/python -m pytest -s $(ARGS) tests/e2e/deploy/test_rolling_restart.py
 

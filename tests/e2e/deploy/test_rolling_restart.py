@@ -22,6 +22,7 @@ from tests.kit.clients import eventually
 from tests.kit.ml_stub import serving
 from tests.kit.processes import BIN, SERVICE_TOKEN, Watchout
 from tests.kit.traffic import COMES_S, Traffic, traffic
+from watchout.client.connection_parts import STEADY_S
 
 pytestmark = pytest.mark.e2e
 GATEWAY = [str(BIN / "watchout-gateway")]
@@ -97,6 +98,8 @@ async def test_a_restart_of_each_process_in_turn_costs_no_alert_and_no_handshake
                     await site.step("router", load, site.restart("router"))
                     await eventually(lambda: ml.under_way, COMES_S)
                     await site.step("mlbridge", load, site.restart("mlbridge"))
+                    if ROUNDS:  # upgrades are not so close together that clients back off
+                        await asyncio.sleep(STEADY_S + 1)
                 await load.all_alerts_come()
                 # A query under way when the bridge is told to end has its answer told: one for each that was answered.
                 answered = len(ml.answered)
