@@ -43,6 +43,16 @@ MESH_CERT_FILE: Final = "host.crt"
 MESH_KEY_FILE: Final = "host.key"
 MESH_CA_FILE: Final = "ca.crt"
 
+#: What a backup holds, because nothing else can make it again: databases, single files, directories of keys.
+KEPT_DATABASES: Final = (SESSION_STORE_FILE, RESERVATIONS_FILE, SHARES_FILE, ESCALATIONS_FILE)
+KEPT_KEYS: Final = (STREAM_KEY_FILE, SHARE_KEY_FILE)
+KEPT_DIRECTORIES: Final = (CURVE_DIRECTORY, MESH_DIRECTORY)
+#: What SQLite may keep beside a database: it belongs to that very file, and to no restored one.
+DATABASE_COMPANIONS: Final = ("-wal", "-shm", "-journal")
+#: Directory of a restore that is under way, and, followed by a time, what a restore replaced (`ctl.backup`).
+RESTORING_DIRECTORY: Final = "restore.new"
+BEFORE_RESTORE_PREFIX: Final = "before-restore-"
+
 _NAMES: Final = frozenset((
     CONTROL_SOCKET, FRAMES_IN_SOCKET, FRAMES_OUT_SOCKET, ROUTER_LOCK, LISTEN_LOCK, EPOCH_FILE, SESSION_STORE_FILE,
     RESERVATIONS_FILE, STREAM_KEY_FILE, SHARES_FILE, SHARE_KEY_FILE, ESCALATIONS_FILE,

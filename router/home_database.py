@@ -12,13 +12,16 @@ from typing import Final
 #: Largest size of a file, in bytes; what the router keeps in one needs far less.
 MAX_FILE_BYTES: Final = 256 << 20
 PAGE_BYTES: Final = 4096
+#: Seconds to wait while `watchout-ctl backup` reads the file.
+BUSY_S: Final = 5.0
 
 
 class HomeDatabase:
     """The file of one kind of data. Made by `ReservationFile` and `RecordFile`, which run its methods in their thread.
 
     One thread at a time uses it: `read` runs before the first `write`, and writes run in one thread. After a fault the
-    file is closed, and opened anew by the next call: it may have been replaced meanwhile.
+    file is closed, and opened anew by the next call: it may have been replaced meanwhile. Between transactions the file
+    is not locked, so that a backup can read it while the router runs.
 
     Args:
         path: The file; only this user may read it, and links are not followed.
@@ -90,9 +93,8 @@ class HomeDatabase:
                 os.close(os.open(self.path, flags, 0o600))
             except OSError as exc:
                 raise sqlite3.OperationalError(exc.strerror or str(exc)) from None
-            db = sqlite3.connect(self.path, timeout=0.2, isolation_level=None, check_same_thread=False)
+            db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             try:
-                db.execute("PRAGMA locking_mode=EXCLUSIVE")
                 db.execute("PRAGMA journal_mode=TRUNCATE")
                 db.execute("PRAGMA synchronous=NORMAL")
                 db.execute(f"PRAGMA max_page_count={MAX_FILE_BYTES // PAGE_BYTES}")

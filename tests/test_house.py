@@ -65,6 +65,7 @@ PURE = (
     "common/alerts/webhook_signature.py",
     "common/bus/credit.py",
     "common/bus/zeromq/zmtp.py",
+    "ctl/backup/contents.py",
     "ctl/reachable.py",
     "ctl/sources/addresses.py",
     "ctl/doctor/findings.py",

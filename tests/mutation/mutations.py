@@ -725,4 +725,26 @@ MUTATIONS: Final = (
         unit=("tests/unit/common/test_reloading.py::test_what_can_be_is_taken_up_and_the_rest_is_named",),
         e2e=("tests/e2e/deploy/test_reload.py::test_a_reload_takes_effect_without_a_lost_connection_or_frame",),
     ),
+    Mutation(
+        name="backup-unlocked",
+        rule="a router that runs leaves its files free for a backup between two writes",
+        file="router/home_database.py",
+        before='                db.execute("PRAGMA synchronous=NORMAL")\n',
+        after='                db.execute("PRAGMA locking_mode=EXCLUSIVE")\n',
+        unit=(
+            "tests/unit/ctl/backup/test_saving_and_restoring.py::test_the_files_of_a_router_that_has_them_open_are_copied",
+        ),
+        e2e=("tests/e2e/test_backup.py::test_a_backup_of_a_running_watchout_brings_all_back_after_its_home_is_gone",),
+    ),
+    Mutation(
+        name="restore-running",
+        rule="a home in which a process runs is not restored",
+        file="ctl/backup/restoring.py",
+        before="    if alive:\n",
+        after="    if False:\n",
+        unit=(
+            "tests/unit/ctl/backup/test_saving_and_restoring.py::test_a_home_with_a_process_is_not_restored_and_the_process_is_named",
+        ),
+        e2e=("tests/e2e/test_backup.py::test_a_backup_of_a_running_watchout_brings_all_back_after_its_home_is_gone",),
+    ),
 )
