@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "cluster": "Show hosts, slots, links, NATS, and what is missing.",
     "reservations": "List the reserved stream ids with their users, or release one.",
     "doctor": "Check settings, store, clocks, keys and ports.",
+    "capacity": "Say what CPU, memory and network a load needs.",
     "backup": "Write what has to be kept of the home into one file, while it runs.",
     "restore": "Check a backup, and put it into the home.",
     "keys": "Keys of bridges on other machines, and certificates of a cluster's hosts.",

@@ -11,6 +11,8 @@ from watchout.common.bus import messages
 from watchout.common.latency.hops import Hop
 from watchout.common.ml_targets import docs as ml_targets
 from watchout.common.settings import database_url
+from watchout.ctl.capacity import figures, model, sentences, tables
+from watchout.ctl.commands.capacity import bounds_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -50,6 +52,32 @@ def with_messages(page: str) -> str:
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{messages.render_markdown()}\n{END}{after}"
+
+
+EXAMPLE_BEGIN, EXAMPLE_END = "<!-- example: generated, see docs/build.py -->", "<!-- end of example -->"
+CAPACITY_BEGIN, CAPACITY_END = "<!-- capacity: generated, see docs/build.py -->", "<!-- end of capacity -->"
+EXAMPLE = (
+    "--cameras 200 --fps 10 --size 30000 --viewers-per-camera 5 --ml-fps 2 --cores 8 --network 10",
+    model.Load(200, 10, 30_000, viewers=5, ml_fps=2, cores=8, network=10e9),
+)
+
+
+def with_capacity(page: str) -> str:
+    """docs/capacity.md with what the capacity model gives made anew."""
+    measured = figures.recorded()
+    costs = figures.derive(measured)
+    options, load = EXAMPLE
+    needed = model.plan(load, costs, bounds_of(settings.load({})))
+    said = "\n".join(sentences.describe(load, needed, costs, measured))
+    example = f"```console\n$ watchout-ctl capacity {options}\n{said}\n```"
+    for begin, end, made in (
+        (EXAMPLE_BEGIN, EXAMPLE_END, example),
+        (CAPACITY_BEGIN, CAPACITY_END, tables.render(measured, costs)),
+    ):
+        before, _, rest = page.partition(begin)
+        _, _, after = rest.partition(end)
+        page = f"{before}{begin}\n\n{made}\n\n{end}{after}"
+    return page
 
 
 METRICS_INTRO = """\
@@ -143,7 +171,7 @@ def main() -> None:
     (HERE / "modules.md").write_text(render_modules())
     better_auth = HERE / "better-auth.md"
     better_auth.write_text(with_options(better_auth.read_text()))
-    for name, made_anew in (("targets.md", with_kinds), ("ml-team.md", with_ways)):
+    for name, made_anew in (("targets.md", with_kinds), ("ml-team.md", with_ways), ("capacity.md", with_capacity)):
         (HERE / name).write_text(made_anew((HERE / name).read_text()))
     for name, make in schemas.FILES.items():
         (HERE / "schemas" / name).write_text(schemas.render(make()))

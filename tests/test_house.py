@@ -66,6 +66,9 @@ PURE = (
     "common/bus/credit.py",
     "common/bus/zeromq/zmtp.py",
     "ctl/backup/contents.py",
+    "ctl/capacity/model.py",
+    "ctl/capacity/sentences.py",
+    "ctl/capacity/tables.py",
     "ctl/reachable.py",
     "ctl/sources/addresses.py",
     "ctl/doctor/findings.py",
@@ -425,6 +428,11 @@ def test_the_page_of_modules_has_every_module_as_its_docstring_says() -> None:
 
 def test_the_page_of_metrics_is_what_is_declared() -> None:
     assert (ROOT / "docs/metrics.md").read_text() == build().render_metrics()  # type: ignore[attr-defined]
+
+
+def test_the_page_of_capacity_has_what_the_model_gives() -> None:
+    page = (ROOT / "docs/capacity.md").read_text()
+    assert build().with_capacity(page) == page  # type: ignore[attr-defined]
 
 
 def test_the_settings_page_is_what_the_table_says() -> None:

@@ -74,6 +74,10 @@ def test_the_wheel_puts_nothing_but_watchout_into_an_environment(wheel: Path) ->
     assert {top for top in tops if not top.endswith(".dist-info")} == {"watchout"}
 
 
+def test_the_figures_of_the_capacity_model_are_in_the_wheel(wheel: Path) -> None:
+    assert "watchout/ctl/capacity/figures.toml" in zipfile.ZipFile(wheel).namelist()
+
+
 def test_the_sdks_are_in_the_wheel_and_typed(wheel: Path, installed: Path, foreign: Path) -> None:
     environ = {**clean_environ(), "PYTHONPATH": str(foreign)}
     code = (
