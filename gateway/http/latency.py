@@ -6,6 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
+from watchout.common.errors import RouterUnavailable
 from watchout.common.latency.rows import LatencyPage, figures_of, nothing_of, page_of
 from watchout.common.toolbox.single_flight import SingleFlight
 from watchout.gateway.context import Context
@@ -28,7 +29,10 @@ class LatencyPages:
     async def of_all(self, request: web.Request) -> web.Response:
         """Return the latencies of all streams together, and of the slowest ones."""
         self._operators.require(request)
-        return json_response(await self._page.result())
+        page = await self._page.result()
+        if page is None:
+            raise RouterUnavailable("the router did not send the latencies in time")
+        return json_response(page)
 
     async def of_stream(self, request: web.Request) -> web.Response:
         """Return the latencies of one stream."""
@@ -38,5 +42,8 @@ class LatencyPages:
         found = next((figures_of(row) for row in reply.streams if row.stream == stream), None)
         return json_response(found or nothing_of(stream))
 
-    async def _ask(self) -> LatencyPage:
-        return page_of(await self._context.router.queries.latencies(limit=MAX_STREAMS))
+    async def _ask(self) -> LatencyPage | None:
+        try:
+            return page_of(await self._context.router.queries.latencies(limit=MAX_STREAMS))
+        except RouterUnavailable:
+            return None

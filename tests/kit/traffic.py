@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import aiohttp
+
 import watchout.client as watchout_client
 from tests.kit.clients import eventually, http, new_name
 from tests.kit.ctl_command import TINY_JPEG
@@ -117,7 +119,7 @@ async def _raise_alerts(found: Traffic, stream: str) -> None:
         name = f"{stream}-{number}"
         alert = {"streamId": stream, "severity": "low", "message": name, "id": name}
         while True:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, aiohttp.ClientError):
                 answer = await http(f"{found.url}/alerts", method="POST", token=SERVICE_TOKEN, body=alert)
                 if answer.status == 202:
                     break

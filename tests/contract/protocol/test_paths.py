@@ -66,7 +66,8 @@ async def test_without_the_router_health_is_503_with_a_reason_and_live_stays_200
     assert answer.json["reason"]
     assert (await http(f"{started.url}/health/live")).status == 200
     token = started.token()
-    for path in ("/stats", "/streams"):
+    of_stream = [f"/streams/cam/{page}" for page in ("latency", "where", "shares", "frame.jpg", "mjpeg")]
+    for path in ("/stats", "/streams", "/latency", "/alerts?streamId=cam", *of_stream):
         assert (await http(f"{started.url}{path}", token=token)).error == "ROUTING_ERROR"
     camera = await clients.camera(started.url, token)
     await camera.send("register", produces=["video-frame"])
