@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "stats": "Show the router, the processes and the streams.",
     "latency": "Show how late frames and alerts are, hop by hop.",
     "why": "Say why a stream, viewer, user or alert was not seen.",
+    "rehearse": "Put cameras and viewers on a system, and judge it.",
     "cluster": "Show hosts, slots, links, NATS, and what is missing.",
     "reservations": "List the reserved stream ids with their users, or release one.",
     "doctor": "Check settings, store, clocks, keys and ports.",

@@ -1,0 +1,140 @@
+"""Compares what gateways remember of a rehearsal's connections, as `why` tells it, with the clients' counts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from watchout.common.why.answer import WhyAnswer
+from watchout.common.why.incident import Incident, IncidentKind
+from watchout.ctl.rehearse.figures import StreamTally
+from watchout.ctl.why.past import incident_sentence
+from watchout.ctl.why.sentence import WhyFacts, listed
+
+#: Streams that are asked about at most.
+MAX_STREAMS: Final = 20
+#: Ends of connections of one stream that one process remembers at most; with as many, some may be forgotten.
+MAX_REMEMBERED: Final = 100
+#: Frames for each connection by which two counts may differ: they were under way when it ended.
+UNDER_WAY: Final = 4
+#: Share by which counts of frames may differ besides.
+TOLERANCE: Final = 0.005
+_PREFIX: Final = "dropped_"
+
+
+class StreamMemory(msgspec.Struct, kw_only=True):
+    """What all gateways remember of the connections of one stream that ended.
+
+    Attributes:
+        closes: How many ended, by cause.
+        frames_out: Frames that were written to them.
+        dropped: Frames that were not, by reason.
+        incomplete: Why something may be missing; empty when nothing is.
+    """
+
+    closes: dict[str, int] = {}
+    frames_out: int = 0
+    dropped: dict[str, int] = {}
+    incomplete: str = ""
+
+
+class Explanations(msgspec.Struct, kw_only=True, rename="camel"):
+    """How the memory of the gateways and the clients' counts agree, over the streams that could be compared.
+
+    Attributes:
+        streams: How many were compared, of `of_streams`.
+        connections: Connections by the clients' count, and `closes` those whose end is explained, by cause.
+        received: Frames that viewers read, `written` those that gateways wrote to them.
+        missing: Frames that never came by the clients' count, and `dropped` those that gateways say they dropped.
+        unexplained: Closes and frames beyond what was under way that are in the clients' counts alone.
+        notes: What could not be compared, and why.
+    """
+
+    streams: int = 0
+    of_streams: int = 0
+    connections: int = 0
+    closes: dict[str, int] = {}
+    received: int = 0
+    written: int = 0
+    missing: int = 0
+    dropped: dict[str, int] = {}
+    unexplained: int | None = None
+    notes: list[str] = []
+
+
+def memory_of(facts: WhyFacts) -> StreamMemory:
+    """Return what was answered about one stream, in numbers."""
+    found = StreamMemory()
+    for answer in facts.answers:
+        closed = [each for each in answer.incidents if each.what == IncidentKind.CLOSED and about(each, facts.about)]
+        for incident in closed:
+            _add(found, incident, answer)
+        if len(closed) >= MAX_REMEMBERED or answer.left_out:
+            found.incomplete = f"{answer.name} has forgotten some of its connections"
+    silent = [f"{each.kind} {each.name}" for each in facts.silent] + [f"slot {slot}" for slot in facts.missing_slots]
+    if silent:
+        found.incomplete = f"{listed(silent)} did not answer"
+    return found
+
+
+def about(incident: Incident, stream: str) -> bool:
+    """Return whether an incident is about this stream and no other."""
+    return tuple(incident.streams) == (stream,)
+
+
+def _add(found: StreamMemory, incident: Incident, answer: WhyAnswer) -> None:
+    cause = incident_sentence(incident, answer.name).cause
+    found.closes[cause] = found.closes.get(cause, 0) + incident.count
+    found.frames_out += int(incident.numbers.get("frames_out", 0))
+    for name, count in incident.numbers.items():
+        if name.startswith(_PREFIX):
+            reason = name.removeprefix(_PREFIX)
+            found.dropped[reason] = found.dropped.get(reason, 0) + int(count)
+
+
+def compare(counted: Mapping[str, StreamTally], remembered: Mapping[str, StreamMemory]) -> Explanations:
+    """Compare the two, stream by stream.
+
+    Args:
+        counted: What clients counted, by stream.
+        remembered: What gateways remember, of some of these streams.
+    """
+    result = Explanations(of_streams=len(counted), unexplained=None, notes=[])
+    if len(remembered) < len(counted):
+        result.notes.append(f"{len(remembered)} of {len(counted)} streams were asked about")
+    for stream, memory in remembered.items():
+        if memory.incomplete:
+            result.notes.append(f"{stream} is not compared: {memory.incomplete}")
+            continue
+        clients = counted[stream]
+        result.streams += 1
+        result.connections += clients.connections
+        result.received += clients.received
+        result.missing += clients.missing
+        result.written += memory.frames_out
+        _sum(result.closes, memory.closes)
+        _sum(result.dropped, memory.dropped)
+        result.unexplained = (result.unexplained or 0) + _unexplained(clients, memory)
+    return result
+
+
+def _unexplained(clients: StreamTally, memory: StreamMemory) -> int:
+    closes = max(0, clients.connections - sum(memory.closes.values()))
+    near = UNDER_WAY * clients.connections + TOLERANCE * (clients.received + clients.missing)
+    drops = clients.missing - sum(memory.dropped.values())
+    unwritten = clients.received - memory.frames_out
+    return closes + sum(int(each - near) for each in (drops, unwritten) if each > near)
+
+
+def _sum(total: dict[str, int], more: Mapping[str, int]) -> None:
+    for name, count in more.items():
+        total[name] = total.get(name, 0) + count
+
+
+def sampled(streams: Sequence[str]) -> list[str]:
+    """Return the streams that are asked about: all, or `MAX_STREAMS` spread evenly over them."""
+    if len(streams) <= MAX_STREAMS:
+        return list(streams)
+    return [streams[number * len(streams) // MAX_STREAMS] for number in range(MAX_STREAMS)]

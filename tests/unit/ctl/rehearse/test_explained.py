@@ -1,0 +1,94 @@
+"""What gateways remember of connections is held against the clients' own counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from watchout.common.why.answer import SilentProcess, WhyAnswer
+from watchout.common.why.incident import Incident, IncidentKind
+from watchout.ctl.rehearse.explained import (
+    MAX_REMEMBERED,
+    MAX_STREAMS,
+    UNDER_WAY,
+    StreamMemory,
+    compare,
+    memory_of,
+    sampled,
+)
+from watchout.ctl.rehearse.figures import StreamTally
+from watchout.ctl.why.sentence import WhyFacts
+
+
+def closed(by: str = "client", stream: str = "s", code: int = 1000, **numbers: float) -> Incident:
+    return Incident(
+        what=IncidentKind.CLOSED, at=1, streams=(stream,), connection="g/1.1", code=code, by=by, numbers=numbers
+    )
+
+
+def facts(*incidents: Incident, left_out: int = 0, silent: bool = False) -> WhyFacts:
+    answer = WhyAnswer(kind="gateway", name="gateway.1", incidents=list(incidents), left_out=left_out)
+    away = [SilentProcess(kind="gateway", name="gateway.2", why="no answer")] if silent else []
+    return WhyFacts(about="s", now=2, answers=[answer], silent=away)
+
+
+def test_the_memory_of_a_stream_in_numbers() -> None:
+    found = memory_of(
+        facts(
+            closed(frames_out=100, dropped_window=7, seconds=3),
+            closed(frames_out=50, dropped_window=1, dropped_gone=2),
+            closed(by="network", code=1006),
+            closed(by="gateway", code=4500),
+            closed(stream="other", frames_out=1000),
+            Incident(what=IncidentKind.DROPPED, at=1, streams=("s",), numbers={"window": 8.0}),
+        )
+    )
+    assert found == StreamMemory(
+        closes={"left": 2, "lost": 1, "session_ended": 1}, frames_out=150, dropped={"window": 8, "gone": 2}
+    )
+
+
+def test_a_memory_that_may_have_forgotten_something_is_not_compared() -> None:
+    assert "has forgotten" in memory_of(facts(*([closed()] * MAX_REMEMBERED))).incomplete
+    assert "has forgotten" in memory_of(facts(closed(), left_out=1)).incomplete
+    assert memory_of(facts(closed(), silent=True)).incomplete == "gateway gateway.2 did not answer"
+    found = compare({"s": StreamTally(connections=9)}, {"s": memory_of(facts(closed(), silent=True))})
+    assert (found.streams, found.unexplained) == (0, None)
+    assert found.notes == ["s is not compared: gateway gateway.2 did not answer"]
+
+
+CLIENTS = StreamTally(connections=2, received=1000, missing=200)
+#: By how much frames may differ: those under way, and half a percent.
+NEAR = 2 * UNDER_WAY + 6
+
+
+@pytest.mark.parametrize(
+    ("memory", "unexplained"),
+    [
+        (StreamMemory(closes={"left": 2}, frames_out=1000, dropped={"slow": 150, "window": 50}), 0),
+        (StreamMemory(closes={"left": 2}, frames_out=1000 - NEAR, dropped={"slow": 200 - NEAR}), 0),
+        (StreamMemory(closes={"left": 1}, frames_out=1000, dropped={"slow": 200}), 1),
+        (StreamMemory(closes={"left": 2}, frames_out=1000, dropped={"slow": 199 - NEAR}), 1),
+        (StreamMemory(closes={"left": 2}, frames_out=990 - NEAR, dropped={"slow": 200}), 10),
+        (StreamMemory(), 2 + (200 - NEAR) + (1000 - NEAR)),
+        # More than the clients noticed: frames that waited when they left, a connection that they do not count.
+        (StreamMemory(closes={"left": 3}, frames_out=1100, dropped={"slow": 300}), 0),
+    ],
+)
+def test_what_the_clients_alone_have_counted_is_unexplained(memory: StreamMemory, unexplained: int) -> None:
+    assert compare({"s": CLIENTS}, {"s": memory}).unexplained == unexplained
+
+
+def test_streams_are_summed_and_those_not_asked_about_are_told() -> None:
+    memory = StreamMemory(closes={"left": 2}, frames_out=1000, dropped={"slow": 200})
+    found = compare({"a": CLIENTS, "b": CLIENTS, "c": CLIENTS}, {"a": memory, "b": memory})
+    assert (found.streams, found.of_streams, found.connections, found.closes) == (2, 3, 4, {"left": 4})
+    assert (found.received, found.written, found.missing, found.dropped) == (2000, 2000, 400, {"slow": 400})
+    assert found.notes == ["2 of 3 streams were asked about"]
+
+
+def test_a_sample_is_spread_and_bounded() -> None:
+    streams = [f"s{number:04}" for number in range(1000)]
+    found = sampled(streams)
+    assert len(set(found)) == MAX_STREAMS
+    assert (found[0], found[-1]) == ("s0000", "s0950")
+    assert sampled(streams[:3]) == streams[:3]
