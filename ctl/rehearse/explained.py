@@ -32,12 +32,14 @@ class StreamMemory(msgspec.Struct, kw_only=True):
         frames_out: Frames that were written to them.
         dropped: Frames that were not, by reason.
         incomplete: Why something may be missing; empty when nothing is.
+        forgotten: Whether that is so for good, so that asking again is of no use.
     """
 
     closes: dict[str, int] = {}
     frames_out: int = 0
     dropped: dict[str, int] = {}
     incomplete: str = ""
+    forgotten: bool = False
 
 
 class Explanations(msgspec.Struct, kw_only=True, rename="camel"):
@@ -72,11 +74,16 @@ def memory_of(facts: WhyFacts) -> StreamMemory:
         for incident in closed:
             _add(found, incident, answer)
         if len(closed) >= MAX_REMEMBERED or answer.left_out:
-            found.incomplete = f"{answer.name} has forgotten some of its connections"
+            found.incomplete, found.forgotten = f"{answer.name} has forgotten some of its connections", True
     silent = [f"{each.kind} {each.name}" for each in facts.silent] + [f"slot {slot}" for slot in facts.missing_slots]
     if silent:
         found.incomplete = f"{listed(silent)} did not answer"
     return found
+
+
+def is_whole(found: StreamMemory, *, connections: int) -> bool:
+    """Return whether asking again would tell nothing more: the ends of so many connections are there, or forgotten."""
+    return found.forgotten or (not found.incomplete and sum(found.closes.values()) >= connections)
 
 
 def about(incident: Incident, stream: str) -> bool:

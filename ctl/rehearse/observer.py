@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, TypeVar
 
 from watchout.common.bus.merged_replies import merge_stats
 from watchout.common.bus.messages import Query
@@ -16,7 +17,7 @@ from watchout.common.latency.rows import HopFigures, merge_replies, page_of
 from watchout.common.settings import Settings
 from watchout.ctl.bus_client import joined
 from watchout.ctl.environment import Failure
-from watchout.ctl.rehearse.explained import StreamMemory, memory_of, sampled
+from watchout.ctl.rehearse.explained import StreamMemory, is_whole, memory_of, sampled
 from watchout.ctl.rehearse.figures import StreamTally
 from watchout.ctl.rehearse.memory import Watched
 from watchout.ctl.why.survey import survey
@@ -24,9 +25,13 @@ from watchout.ctl.why.survey import survey
 #: Seconds between two looks at the stats, and for a process to join.
 EVERY_S: Final = 2.0
 JOIN_S: Final = 60.0
-#: Seconds in which the memory of a stream may still get the ends of its connections, and between two questions.
-REMEMBER_S: Final = 10.0
+#: Seconds in which gateways may still remember the ends of connections, members tell of latencies, and between two
+#: questions.
+REMEMBER_S: Final = 20.0
+TELL_S: Final = 10.0
 ASK_EVERY_S: Final = 0.5
+
+T = TypeVar("T")
 
 
 class Observer:
@@ -78,7 +83,10 @@ class Observer:
             await asyncio.sleep(EVERY_S)
 
     async def hops(self) -> list[HopFigures]:
-        """Return what the ledger measured over all streams; nothing when it is not known."""
+        """Return what the ledger measured over all streams, once it tells of something; nothing when it does not."""
+        return await _until_told(self._hops, bool, asyncio.get_running_loop().time() + TELL_S)
+
+    async def _hops(self) -> list[HopFigures]:
         try:
             asked = await self._links.ask_all(
                 lambda _, number: Query(request=number, what="latency", limit=1), LatencyReply
@@ -90,22 +98,29 @@ class Observer:
 
     async def memories(self, counted: Mapping[str, StreamTally]) -> dict[str, StreamMemory]:
         """Return what gateways remember of the streams, or of a sample of them, once all their connections ended."""
+        give_up_at = asyncio.get_running_loop().time() + REMEMBER_S
         found: dict[str, StreamMemory] = {}
         for stream in sampled(sorted(counted)):
-            found[stream] = await self._memory(stream, counted[stream].connections)
+            connections = counted[stream].connections
+            found[stream] = await _until_told(
+                partial(self._memory, stream), partial(is_whole, connections=connections), give_up_at
+            )
         return found
 
-    async def _memory(self, stream: str, connections: int) -> StreamMemory:
-        loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + REMEMBER_S
-        while True:
-            try:
-                memory = memory_of(await survey(self._settings, stream))
-            except Failure as failure:
-                return StreamMemory(incomplete=failure.message)
-            if memory.incomplete or sum(memory.closes.values()) >= connections or loop.time() >= give_up_at:
-                return memory
-            await asyncio.sleep(ASK_EVERY_S)
+    async def _memory(self, stream: str) -> StreamMemory:
+        try:
+            return memory_of(await survey(self._settings, stream))
+        except Failure as failure:
+            return StreamMemory(incomplete=failure.message)
+
+
+async def _until_told(ask: Callable[[], Awaitable[T]], is_enough: Callable[[T], bool], give_up_at: float) -> T:
+    """Ask until the answer is enough, or until a time of the loop's clock; at least once. Return the last answer."""
+    while True:
+        answer = await ask()
+        if is_enough(answer) or asyncio.get_running_loop().time() >= give_up_at:
+            return answer
+        await asyncio.sleep(ASK_EVERY_S)
 
 
 @contextlib.asynccontextmanager

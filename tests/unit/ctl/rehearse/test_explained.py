@@ -12,6 +12,7 @@ from watchout.ctl.rehearse.explained import (
     UNDER_WAY,
     StreamMemory,
     compare,
+    is_whole,
     memory_of,
     sampled,
 )
@@ -45,6 +46,12 @@ def test_the_memory_of_a_stream_in_numbers() -> None:
     assert found == StreamMemory(
         closes={"left": 2, "lost": 1, "session_ended": 1}, frames_out=150, dropped={"window": 8, "gone": 2}
     )
+
+
+def test_a_question_is_asked_again_until_all_is_told_or_forgotten() -> None:
+    assert [is_whole(memory_of(facts(closed(), closed())), connections=number) for number in (2, 3)] == [True, False]
+    assert not is_whole(memory_of(facts(closed(), silent=True)), connections=1)
+    assert is_whole(memory_of(facts(closed(), left_out=1)), connections=9)
 
 
 def test_a_memory_that_may_have_forgotten_something_is_not_compared() -> None:
