@@ -30,11 +30,11 @@ def below(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
-async def test_a_system_of_its_own_passes_and_nothing_is_left_of_it(start: Start, tmp_path: Path) -> None:
+async def test_a_system_of_its_own_passes_and_nothing_is_left_of_it(start: Start, home: Path, tmp_path: Path) -> None:
     command = await start(
         "rehearse", *LOAD, *PATIENT, "--viewers", 4, "--slow", 2, "--flapping", 2, "--hidden", 2, "--processes", 2,
         "--objective", "alert-p99=60s", "--set", "ML_FPS=5", "--json", "r.json", "--html", "r.html",
-        TMPDIR=str(tmp_path),
+        TMPDIR=str(home),
     )  # fmt: skip
     ended = await command.end()
     assert ended.code == 0, ended.out + ended.err
@@ -55,7 +55,7 @@ async def test_a_system_of_its_own_passes_and_nothing_is_left_of_it(start: Start
     assert result.ml_counts is not None
     assert result.ml_counts.alerts
     assert (tmp_path / "r.html").read_text().count("<svg") == 5
-    assert not list(tmp_path.glob("wo-rehearse-*"))
+    assert not list(home.iterdir())
 
 
 async def test_a_running_system_whose_ml_service_fails_misses_its_objective(
@@ -76,8 +76,10 @@ async def test_a_running_system_whose_ml_service_fails_misses_its_objective(
     assert result.explained.unexplained == 0
 
 
-async def test_an_interrupt_ends_it_with_a_report_and_ends_what_it_started(start: Start, tmp_path: Path) -> None:
-    command = await start("rehearse", "--minutes", 60, *LOAD[2:], *PATIENT, "--json", "r.json", TMPDIR=str(tmp_path))
+async def test_an_interrupt_ends_it_with_a_report_and_ends_what_it_started(
+    start: Start, home: Path, tmp_path: Path
+) -> None:
+    command = await start("rehearse", "--minutes", 60, *LOAD[2:], *PATIENT, "--json", "r.json", TMPDIR=str(home))
     assert command.process.stderr is not None
     while "of 3600 s · sent" not in (
         line := (await asyncio.wait_for(command.process.stderr.readline(), END_S)).decode()
@@ -93,4 +95,4 @@ async def test_an_interrupt_ends_it_with_a_report_and_ends_what_it_started(start
     assert 0 < result.seconds < 300
     assert result.counts.sent
     assert not any(each.is_running() for each in started)
-    assert not list(tmp_path.glob("wo-rehearse-*"))
+    assert not list(home.iterdir())
