@@ -41,6 +41,8 @@ FOOTAGE_PICTURES: Final = 60
 FOOTAGE_BYTES: Final = 40_000_000
 #: Seconds between two lines of figures where they cannot be refreshed.
 LINE_EVERY_S: Final = 5
+#: Objectives that are left out where they cannot be measured, unless they are asked for.
+OPTIONAL: Final = frozenset({"unexplained"})
 #: Options of the rehearsal's ML service, by parameter.
 ML_OPTIONS: Final = {"ml_latency": "--ml-latency", "ml_fail": "--ml-fail", "alert_every": "--alert-every"}
 
@@ -114,7 +116,10 @@ def rehearse(**options: Any) -> int:
 
 
 def _check(options: dict[str, Any], *, running: bool) -> None:
-    """Raise `click.UsageError` for options that do not fit together."""
+    """Raise `click.UsageError` for options that do not fit together, and for a report that could not be written."""
+    for name in ("json_file", "html_file"):
+        if options[name] not in (None, "-") and not Path(options[name]).absolute().parent.is_dir():
+            raise click.UsageError(f"{options[name]} cannot be written: there is no such directory")
     if not running:
         for name in ("tokens", "ml_listen"):
             if options[name]:
@@ -156,6 +161,7 @@ def _wanted(options: dict[str, Any], environment: env.Environment, *, running: b
         seed=seed, processes=options["processes"], own_lag_ms=options["own_lag"],
         ml=_ml(options) if not running or options["ml_listen"] else None,
         edge=edge, tokens=tokens, settings=settings, given=given,
+        optional=OPTIONAL - {text.partition("=")[0].strip() for text in options["objectives"]},
     )  # fmt: skip
 
 
@@ -273,7 +279,8 @@ class _Display:
         """Show the figures of the last seconds."""
         at_s = max(0.0, min(crew.at_s, self._seconds))
         if self._live is not None:
-            self._live.update(Text(figures_line(crew, at_s, self._seconds)), refresh=True)
+            line = figures_line(crew, at_s, self._seconds)
+            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
         elif at_s - self._said_at >= LINE_EVERY_S:
             self._said_at = at_s
             self._console.print(Text(figures_line(crew, at_s, self._seconds)), soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, Final
@@ -39,6 +40,9 @@ CAMERAS_LONGER_S: Final = 0.5
 GRACE_S: Final = 5.0
 #: Seconds between two measurements of how late this process is.
 LAG_EVERY_S: Final = 0.05
+#: What a code of a lost connection looks like, and that of one for which the gateway gave a sentence alone.
+CODE: Final = re.compile(r"[A-Z][A-Z_]{2,39}")
+OTHER_CODE: Final = "CLOSED_BY_GATEWAY"
 #: Largest message of a gateway that is read, in bytes.
 MAX_MESSAGE_BYTES: Final = 16 << 20
 
@@ -232,7 +236,7 @@ class Clients:
             if change.phase is ConnectionPhase.ONLINE:
                 self._stream(stream).connections += 1
             elif change.phase is ConnectionPhase.WAITING:
-                code = change.code or "CONNECTION_LOST"
+                code = change.code if CODE.fullmatch(change.code) else OTHER_CODE
                 self.counts.lost[code] = self.counts.lost.get(code, 0) + 1
                 self.counts.fault(f"connection lost: {printable(change.reason)}")
 

@@ -41,7 +41,7 @@ class Rehearsal:
 
     Attributes:
         scenario: The load.
-        limits: The objectives.
+        limits: The objectives; of those, `optional` are left out where they cannot be measured.
         pictures: What cameras send.
         seed: Everything that is by chance follows from it.
         processes: Processes of clients; None: as many as the load needs.
@@ -64,6 +64,7 @@ class Rehearsal:
     tokens: Sequence[str]
     settings: Settings
     given: Mapping[str, str] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -198,13 +199,15 @@ class Conductor:
             requests = observer.watched.grown(metric_names.ML_REQUESTS)
             failures = observer.watched.grown(metric_names.ML_FAILURES) / requests if requests else None
         own = own_load(crew.series, crew.cores, counts, wanted.own_lag_ms)
-        judged = judge(
-            wanted.limits,
-            measured(
-                counts, glass, alert, numbered=ml is not None, explained=explained, ml_failures=failures,
-                processes=watched,
-            ),
-        )  # fmt: skip
+        found = measured(
+            counts, glass, alert, numbered=ml is not None, explained=explained, ml_failures=failures, processes=watched
+        )
+        limits = {
+            name: limit
+            for name, limit in wanted.limits.items()
+            if name not in wanted.optional or found[name] is not None
+        }
+        judged = judge(limits, found)
         verdict = verdict_of(judged, own.says)
         try:
             system.check()

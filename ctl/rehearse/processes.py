@@ -32,7 +32,8 @@ async def start(
         environ: Its environment; None: as here.
         log: The file for all that it prints; None: stdin and stdout are pipes, and stderr is shared.
     """
-    command = (sys.executable, "-m", "watchout.ctl.rehearse.child", str(os.getpid()), module, *arguments)
+    # -P: files of the current directory are no modules.
+    command = (sys.executable, "-P", "-m", "watchout.ctl.rehearse.child", str(os.getpid()), module, *arguments)
     if log is None:
         return await asyncio.create_subprocess_exec(
             *command, env=environ, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,

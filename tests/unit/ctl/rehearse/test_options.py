@@ -29,6 +29,8 @@ RUNNING = ["--url", "ws://127.0.0.1:9"]
         (["--objective", "fast=1"], "--objective: 'fast=1' is no objective, expected NAME=VALUE with one of alert-p99"),
         (["--objective", "memory-slope=5MB/h"], "--objective memory-slope needs --minutes 2 or more"),
         (["--url", "ftp://x"], "--url"),
+        (["--json", "/nowhere/r.json"], "/nowhere/r.json cannot be written: there is no such directory"),
+        (["--html", "/nowhere/r.html"], "/nowhere/r.html cannot be written"),
     ],
 )
 def test_a_wrong_option_is_wrong_usage_in_a_sentence(
