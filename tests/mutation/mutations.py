@@ -747,4 +747,15 @@ MUTATIONS: Final = (
         ),
         e2e=("tests/e2e/test_backup.py::test_a_backup_of_a_running_watchout_brings_all_back_after_its_home_is_gone",),
     ),
+    Mutation(
+        name="rehearse-unmeasured",
+        rule="an objective of a rehearsal of which nothing was measured is missed",
+        file="ctl/rehearse/objectives.py",
+        before="        return False\n    return value >= limit",
+        after="        return True\n    return value >= limit",
+        unit=("tests/unit/ctl/rehearse/test_objectives.py::test_the_limit_itself_is_met_and_beyond_it_is_missed",),
+        e2e=(
+            "tests/integration/ctl/test_rehearse.py::test_a_running_system_whose_ml_service_fails_misses_its_objective",
+        ),
+    ),
 )
