@@ -74,6 +74,11 @@ _PROCESS: Final[dict[MetricName, Guide]] = {
         "Below `MAX_CONNECTIONS` and 48 more: raise it, or fewer connections are accepted.",
     ),
     m.TASK_FAILURES: Guide(ALL, "Any: read the log of the process; the line names the task and has the traceback."),
+    m.ASYNCIO_TASKS: Guide(
+        ALL,
+        "Follows the connections. Rises without an end while connections and streams do not: a leak; take a note of "
+        "all metrics before a restart, and report it.",
+    ),
     m.TASKS_STALLED: Guide(
         ALL,
         "Above 0: `/health` is 503. The log names the task; restart the process if it does not end.",

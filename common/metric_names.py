@@ -89,6 +89,7 @@ DESCRIPTORS_OPEN = gauge("descriptors_open", "File descriptors that the process 
 DESCRIPTORS_LIMIT = gauge("descriptors_limit", "File descriptors that the process may have open (ulimit -n).")
 #: Has the label `task`: counted under ``task_failures_total:TASK``, see `common.metrics.LABEL_SEPARATOR`.
 TASK_FAILURES = counter("task_failures_total", "Exceptions in background tasks, each of which then went on, by task.")
+ASYNCIO_TASKS = gauge("asyncio_tasks", "Tasks of the event loop that have not ended, counted every ten seconds.")
 TASKS_STALLED = gauge("tasks_stalled", "Periodic tasks that have not succeeded for too long.")
 EVENT_LOOP_LAG_SECONDS = gauge(
     "event_loop_lag_seconds",

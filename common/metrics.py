@@ -5,6 +5,8 @@ Heartbeats carry the values to the router; ``watchout-ctl stats`` and ``/metrics
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import resource
 import sys
 import time
@@ -19,6 +21,8 @@ from watchout.common.tracing import tracer
 
 #: Between the name of a metric and the value of its label.
 LABEL_SEPARATOR: Final = ":"
+#: Seconds between two counts of the tasks.
+COUNT_TASKS_EVERY_S: Final = 10.0
 
 _PAGE_BYTES: Final = resource.getpagesize()
 
@@ -47,11 +51,12 @@ class Metrics:
     `values` is public for the path of a frame, where ``values[name] += 1`` costs less than a call of `count`.
     """
 
-    __slots__ = ("_started", "values")
+    __slots__ = ("_count_tasks_at", "_started", "values")
 
     def __init__(self) -> None:
         self.values: Final = _Values()
         self._started = time.monotonic()
+        self._count_tasks_at = 0.0
 
     def count(self, name: CounterName, amount: float = 1) -> None:
         """Raise a counter by `amount`. Raises `KeyError` for a name that is not declared."""
@@ -81,6 +86,7 @@ class Metrics:
             values[metric_names.DESCRIPTORS_OPEN] = now_open
         values[metric_names.LOG_LINES_DROPPED] = log.dropped()
         values[metric_names.TASKS_STALLED] = len(stalled)
+        self._count_tasks()
         values[metric_names.EVENT_LOOP_LAG_SECONDS] = round(supervisor.lag_s(), 3)
         if (most := memory.limit_bytes()) is not None:
             values[metric_names.MEMORY_LIMIT_BYTES] = most
@@ -90,6 +96,14 @@ class Metrics:
             values[metric_names.NATS_CONNECTED] = float(connected)
         labelled = {f"{metric_names.TASK_FAILURES}{LABEL_SEPARATOR}{task}": count for task, count in failures.items()}
         return {**{str(name): value for name, value in values.items()}, **labelled}
+
+    def _count_tasks(self) -> None:
+        """Count the tasks of the event loop, now and then: each is looked at, which takes 3 ms for 10 000."""
+        now = time.monotonic()
+        if now >= self._count_tasks_at:
+            with contextlib.suppress(RuntimeError):  # no loop runs here
+                self.values[metric_names.ASYNCIO_TASKS] = len(asyncio.all_tasks())
+                self._count_tasks_at = now + COUNT_TASKS_EVERY_S
 
 
 def with_former_names(values: Mapping[str, _V]) -> dict[str, _V]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -20,6 +21,16 @@ def test_a_counter_rises_and_a_gauge_is_set() -> None:
     metrics.set(metric_names.STREAMS, 7)
     read = metrics.read()
     assert (read["frames_in_total"], read["frames_out_total"], read["streams"]) == (3, 1, 7)
+
+
+async def test_tasks_of_the_event_loop_are_counted_now_and_then() -> None:
+    metrics = Metrics()
+    before = metrics.read()["asyncio_tasks"]
+    more = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(3)]
+    assert Metrics().read()["asyncio_tasks"] == before + 3
+    assert metrics.read()["asyncio_tasks"] == before, "they were counted just now"
+    for task in more:
+        task.cancel()
 
 
 def test_a_name_that_is_not_declared_is_refused() -> None:
