@@ -22,7 +22,7 @@ CLUSTER_HOME ?= .watchout-demo-cluster
 CLUSTER_NET ?= 10.77.0
 FAULTS ?= nats router host
 
-.PHONY: run dev demo demo-ports demo-cluster demo-cluster-machines test test-fast test-costs test-thorough test-stalls test-mjpeg-long test-upgrade test-browser-long test-cluster test-ml-share mutants sanitize lint types format docs console screenshots bench bench-quick bench-targets bench-revision release test-container clean
+.PHONY: run dev demo demo-ports demo-cluster demo-cluster-machines test test-fast test-costs test-thorough test-stalls test-mjpeg-long test-upgrade test-browser-long test-cluster test-ml-share mutants sanitize lint types format docs console screenshots soak bench bench-quick bench-targets bench-revision release test-container clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -136,6 +136,15 @@ test-cluster: $(VENV)/.dev
 # Four cameras beside twelve whose frames the ML service refuses: they keep 0.9 of their rate, on every target.
 test-ml-share: $(VENV)/.dev
 	WATCHOUT_TEST_ML_SHARE=0.9 $(BIN)/python -m pytest -s $(ARGS) tests/integration/mlbridge/test_poison.py
+
+# Everything at once on a system of its own, for HOURS, and whether any process grows: docs/rehearse.md. Exit code 3: nothing
+# is decided. The report is in build/soak/.
+HOURS ?= 2
+soak: $(VENV)/.dev
+	@mkdir -p build/soak
+	$(BIN)/watchout-ctl rehearse --soak --minutes $$($(PYTHON) -c 'print($(HOURS) * 60)') --cameras 4 --viewers 8 --slow 3 --flapping 4 \
+	  --hidden 3 --ml-latency 100 --ml-fail 5 --objective glass-p99=off --objective alert-p99=off \
+	  --json build/soak/report.json --html build/soak/report.html $(ARGS)
 
 # The C module under AddressSanitizer and UBSan: it reads what strangers send. Needs gcc.
 sanitize: $(VENV)/.dev

@@ -79,6 +79,8 @@ ML_OPTIONS: Final = {"ml_latency": "--ml-latency", "ml_fail": "--ml-fail", "aler
               "may be repeated.")  # fmt: skip
 @click.option("--objective", "objectives", multiple=True, metavar="NAME=VALUE", help="What is to be "
               f"met: {', '.join(GOALS)}; 'off' leaves one out. May be repeated.")  # fmt: skip
+@click.option("--soak", is_flag=True, help="Everything at once on a system of its own with two gateways, and whether "
+              "any process grows; see docs/rehearse.md.")  # fmt: skip
 @click.option("--own-lag", type=click.FloatRange(1, 60_000), default=100.0, show_default=True, metavar="MS",
               help="How late the load's own processes may be before nothing is decided.")  # fmt: skip
 @click.option("--processes", type=click.IntRange(1, limits.MAX_PROCESSES), metavar="N",
@@ -120,6 +122,8 @@ def _check(options: dict[str, Any], *, running: bool) -> None:
     for name in ("json_file", "html_file"):
         if options[name] not in (None, "-") and not Path(options[name]).absolute().parent.is_dir():
             raise click.UsageError(f"{options[name]} cannot be written: there is no such directory")
+    if running and options["soak"]:
+        raise click.UsageError("--soak is for a system of its own: leave --url and --home out")
     if not running:
         for name in ("tokens", "ml_listen"):
             if options[name]:
@@ -156,11 +160,12 @@ def _wanted(options: dict[str, Any], environment: env.Environment, *, running: b
         )  # fmt: skip
     return Rehearsal(
         scenario=scenario,
-        limits=_limits(options["objectives"], settings, scenario, ml=not running or bool(options["ml_listen"])),
+        limits=_limits(options, settings, scenario, ml=not running or bool(options["ml_listen"])),
         pictures=_pictures(options["footage"], scenario, seed),
         seed=seed, processes=options["processes"], own_lag_ms=options["own_lag"],
         ml=_ml(options) if not running or options["ml_listen"] else None,
         edge=edge, tokens=tokens, settings=settings, given=given,
+        soak=options["soak"],
         optional=OPTIONAL - {text.partition("=")[0].strip() for text in options["objectives"]},
     )  # fmt: skip
 
@@ -174,8 +179,9 @@ def _token_of(environment: env.Environment) -> Callable[[], str]:
     return token
 
 
-def _limits(texts: Sequence[str], settings: Settings, scenario: Scenario, *, ml: bool) -> dict[str, float]:
+def _limits(options: dict[str, Any], settings: Settings, scenario: Scenario, *, ml: bool) -> dict[str, float]:
     """Return the objectives: those given, and defaults for what this rehearsal can measure."""
+    texts: Sequence[str] = options["objectives"]
     glass = float(settings.latency_objective_ms)
     defaults = {"sent": 0.9, "lost-connections": 0.0, "unexplained": 0.0}
     if scenario.viewers[ViewerRole.STEADY]:
@@ -184,6 +190,8 @@ def _limits(texts: Sequence[str], settings: Settings, scenario: Scenario, *, ml:
         defaults["alert-p99"] = float(settings.alert_latency_objective_ms or glass)
         if any(scenario.viewers.values()):
             defaults["alerts-lost"] = 0.0
+    if options["soak"]:  # readers of MJPEG are among what gateways explain, and not among what clients count
+        del defaults["unexplained"]
     try:
         found = read_objectives(texts, defaults)
     except ValueError as error:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,9 +26,11 @@ from watchout.ctl.rehearse.figures import joined_durations
 from watchout.ctl.rehearse.ml_service import MlCounts, MlProfile
 from watchout.ctl.rehearse.objectives import Verdict, judge, verdict_of
 from watchout.ctl.rehearse.observer import Observer, observing
-from watchout.ctl.rehearse.own_system import SERVERS, OwnSystem
+from watchout.ctl.rehearse.own_system import SERVERS, OwnSystem, kind_of
 from watchout.ctl.rehearse.plan import LoadPlan, Scenario, make_plan, processes_for
 from watchout.ctl.rehearse.result import Result, Whole, measured, own_load, points_of
+from watchout.ctl.rehearse.soak import GATEWAYS, SMALL_BOUNDS, Soaking
+from watchout.ctl.rehearse.soak_result import Soak, soak_verdict
 
 ML_SERVICE: Final = "watchout.ctl.rehearse.ml_service"
 #: Seconds for the ML service to end, and for the last reports of members to be in the stats.
@@ -51,6 +54,7 @@ class Rehearsal:
         tokens: Tokens for a running system.
         settings: The settings with which the bus of a running system is found.
         given: Settings of its own system, by name.
+        soak: Whether it is a soak, of its own system.
     """
 
     scenario: Scenario
@@ -65,17 +69,21 @@ class Rehearsal:
     settings: Settings
     given: Mapping[str, str] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
+    soak: bool = False
 
 
 @dataclass(slots=True)
 class _System:
-    """The system that is rehearsed with; `observer` is None when its bus cannot be reached from here."""
+    """The system that is rehearsed with; `observer` is None when its bus cannot be reached from here, `own` when it is
+    not the rehearsal's.
+    """
 
     url: str
     tokens: Sequence[str]
     says: str
     observer: Observer | None = None
     check: Callable[[], None] = lambda: None
+    own: OwnSystem | None = None
 
 
 class Conductor:
@@ -110,8 +118,8 @@ class Conductor:
             self._on_stage("starting the clients")
             await crew.start(self._wanted.processes or processes_for(plan, os.cpu_count() or 1))
             with self._ending_early(crew):
-                await self._work(crew, plan, system)
-            return await self._result(crew, system, ml)
+                soaking = await self._work(crew, plan, system)
+            return await self._result(crew, system, ml, None if soaking is None else soaking.result())
 
     def _plan(self, tokens: int) -> LoadPlan:
         prefix = f"rehearse-{self._wanted.seed:x}-{os.getpid():x}"
@@ -138,26 +146,43 @@ class Conductor:
 
     async def _own_system(self, stack: contextlib.AsyncExitStack, ml: _Ml) -> _System:
         self._on_stage("starting a system of its own")
-        own = OwnSystem(self._wanted.given, f"http://127.0.0.1:{ml.port}/")
+        given = self._wanted.given
+        if self._wanted.soak:  # services raise alerts in a soak
+            given = {"SERVICE_TOKEN": secrets.token_hex(16), **SMALL_BOUNDS, **given}
+        own = OwnSystem(given, f"http://127.0.0.1:{ml.port}/", gateways=GATEWAYS if self._wanted.soak else 1)
         stack.push_async_callback(own.close)
         token = await own.start()
         observer = await stack.enter_async_context(observing(own.settings))
-        await observer.wait_for(SERVERS[1:], own.check)
-        return _System(own.url, [token], "a system of its own", observer, own.check)
+        await observer.wait_for([kind_of(name) for name in own.names if name != SERVERS[0]], own.check)
+        return _System(own.url, [token], "a system of its own", observer, own.check, own)
 
     # ── the load ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _work(self, crew: Crew, plan: LoadPlan, system: _System) -> None:
+    async def _work(self, crew: Crew, plan: LoadPlan, system: _System) -> Soaking | None:
+        """Run the load, and what goes on beside it; return the soak, when it is one."""
         self._on_stage("the load begins")
-        watch = None
+        beside: list[asyncio.Task[None]] = []
+        soaking = None
         if system.observer is not None:
-            watch = asyncio.create_task(system.observer.watch(lambda: crew.at_s), name="stats")
+            beside.append(asyncio.create_task(system.observer.watch(lambda: crew.at_s), name="stats"))
+        if self._wanted.soak:
+            assert system.own is not None
+            assert system.observer is not None
+            streams = [camera.stream for camera in plan.cameras]
+            soaking = Soaking(system.own, system.tokens[0], streams, system.observer.watched.told)
+            beside.append(asyncio.create_task(soaking.run(lambda: crew.at_s, plan.seconds), name="soak"))
+            # It only ends by itself when it is broken: the load need not go on for hours then.
+            beside[-1].add_done_callback(lambda task: None if task.cancelled() else crew.stop())
         try:
             await crew.work(plan, system.url, system.tokens, self._wanted.pictures, lambda: self._on_second(crew))
         finally:
-            if watch is not None:
-                watch.cancel()
-                await asyncio.gather(watch, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            ended = await asyncio.gather(*beside, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
+        return soaking
 
     @contextlib.contextmanager
     def _ending_early(self, crew: Crew) -> Iterator[None]:
@@ -176,7 +201,7 @@ class Conductor:
 
     # ── the result ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _result(self, crew: Crew, system: _System, ml: _Ml | None) -> Result:
+    async def _result(self, crew: Crew, system: _System, ml: _Ml | None, soak: Soak | None) -> Result:
         wanted, counts, points = self._wanted, crew.counts, crew.series.points()
         seconds = min(wanted.scenario.seconds, max(0.0, crew.at_s)) if self._interrupted else wanted.scenario.seconds
         glass, alert = (
@@ -209,6 +234,8 @@ class Conductor:
         }
         judged = judge(limits, found)
         verdict = verdict_of(judged, own.says)
+        if soak is not None:
+            verdict = soak_verdict(verdict, soak)
         try:
             system.check()
         except Failure as failure:
@@ -219,7 +246,7 @@ class Conductor:
             seconds=round(seconds, 1), interrupted=self._interrupted, system=system.says, seed=wanted.seed,
             counts=counts, glass=glass, alert=alert, own=own, ml=wanted.ml,
             ml_counts=None if ml is None else await ml.end(), hops=hops, processes=watched, dropped=dropped,
-            explained=explained, ml_failures=failures, notes=self._notes, points=points_of(crew.series),
+            explained=explained, ml_failures=failures, notes=self._notes, points=points_of(crew.series), soak=soak,
         )  # fmt: skip
 
 

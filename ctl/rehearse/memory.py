@@ -72,6 +72,10 @@ class Watched:
         first, _ = self._counters.get(key, (metrics, metrics))
         self._counters[key] = (first, metrics)
 
+    def told(self, pid: int, name: str) -> float | None:
+        """Return what the process with this id told last of a metric; None: nothing."""
+        return next((last.get(name) for key, (_, last) in self._counters.items() if key[2] == pid), None)
+
     def grown(self, name: str) -> float:
         """Return how much a counter grew, over all processes. Of one that was restarted, what it counted since."""
         return sum(last.get(name, 0) - first.get(name, 0) for first, last in self._counters.values())

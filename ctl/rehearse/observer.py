@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
@@ -64,12 +65,12 @@ class Observer:
         """Wait until members of these kinds have joined. Raises `Failure` when they have not in time.
 
         Args:
-            kinds: The kinds.
+            kinds: The kinds, each as often as there are such members.
             check: Called again and again; raises `Failure` when there is nothing to wait for.
         """
         try:
             async with asyncio.timeout(JOIN_S):
-                while not await self.look(0.0) or not {kind for kind, _ in self.members} >= set(kinds):
+                while not await self.look(0.0) or not Counter(kind for kind, _ in self.members) >= Counter(kinds):
                     check()
                     await asyncio.sleep(ASK_EVERY_S / 2)
         except TimeoutError:

@@ -25,6 +25,7 @@ FIXED: Final = ("WATCHOUT_HOME", "WATCHOUT_PORT", "WATCHOUT_HOST", "DATABASE_URL
 READY_S: Final = 60.0
 LOOK_S: Final = 0.1
 SERVERS: Final = ("router", "gateway", "mlbridge")
+GATEWAY: Final = "gateway"
 USER: Final = "rehearsal"
 
 
@@ -34,15 +35,18 @@ class OwnSystem:
     Args:
         given: Settings by name, over the defaults, none of `FIXED`.
         ml_url: The ML service that the bridge asks.
+        gateways: How many gateways there are, at one port.
 
     Raises:
         WrongSettings: A setting is invalid.
     """
 
-    def __init__(self, given: Mapping[str, str], ml_url: str) -> None:
+    def __init__(self, given: Mapping[str, str], ml_url: str, gateways: int = 1) -> None:
         known = {spec.env for _, spec, _ in table()}
         self._directory = Path(tempfile.mkdtemp(prefix="wo-rehearse-"))
         self._running: dict[str, asyncio.subprocess.Process] = {}
+        #: The names of the processes.
+        self.names = [*SERVERS, *(f"{GATEWAY}-{number}" for number in range(2, gateways + 1))]
         port = _free_port()
         environ = {
             # Alerts are numbered, and none is to be held back.
@@ -75,8 +79,10 @@ class OwnSystem:
             Failure: One ended, or is not ready in time; its last lines are in the text.
         """
         token = await asyncio.to_thread(mint, self.settings, USER)
-        for name in SERVERS:
-            self._running[name] = await processes.start(f"watchout.{name}", environ=self._environ, log=self._log(name))
+        for name in self.names:
+            module = f"watchout.{kind_of(name)}"
+            environ = {**self._environ, "WATCHOUT_PROCESS_NAME": name}
+            self._running[name] = await processes.start(module, environ=environ, log=self._log(name))
         try:
             async with asyncio.timeout(READY_S), aiohttp.ClientSession() as session:
                 while not await self._is_ready(session):
@@ -96,6 +102,24 @@ class OwnSystem:
                     f"the {name} ended with exit code {process.returncode}: {processes.last_lines(self._log(name))}"
                 )
 
+    def pids(self) -> list[tuple[str, int]]:
+        """Return name and process id of each process that was started."""
+        return [(name, process.pid) for name, process in self._running.items()]
+
+    def signal(self, number: int) -> None:
+        """Send a signal to every process that has not ended."""
+        for process in self._running.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    async def command(self, module: str, *arguments: str) -> int:
+        """Run a program with the settings of this system, and return its exit code. It ends when this is cancelled."""
+        process = await processes.start(module, *arguments, environ=self._environ, log=Path(os.devnull))
+        try:
+            return await process.wait()
+        finally:
+            await processes.end([process])
+
     async def close(self) -> None:
         """End the processes, and remove the home."""
         await processes.end(self._running.values())
@@ -110,6 +134,11 @@ class OwnSystem:
 
     def _log(self, name: str) -> Path:
         return self._directory / f"{name}.log"
+
+
+def kind_of(name: str) -> str:
+    """Return the kind of a process from its name."""
+    return name.partition("-")[0]
 
 
 def _free_port() -> int:

@@ -10,8 +10,9 @@ from typing import Final
 from watchout.common.latency.rows import milliseconds
 from watchout.ctl.rehearse.objectives import GOALS, Verdict, shown
 from watchout.ctl.rehearse.result import Point, Result
+from watchout.ctl.rehearse.soak_result import Soak, growth_text
 from watchout.ctl.rehearse.svg import Curve, plot
-from watchout.ctl.rehearse.text import report_lines, scenario_line
+from watchout.ctl.rehearse.text import report_lines, scenario_line, undecided
 
 _STYLE: Final = """
 :root{color-scheme:light dark}
@@ -48,7 +49,7 @@ def _parts(result: Result) -> Iterator[str]:
     if result.interrupted:
         yield f"<p>It was ended early, after {result.seconds:g} s.</p>"
     if result.verdict is Verdict.UNDECIDED:
-        said = f"Nothing is decided, as the load itself was the limit: {result.own.says}."
+        said = f"Nothing is decided: {undecided(result)}."
         yield f'<p class="undecided">{escape(said)}</p>'
     yield from _objectives(result)
     yield from _plots(result)
@@ -102,8 +103,31 @@ def _plots(result: Result) -> Iterator[str]:
     if result.processes:
         yield "<h2>Memory of the processes</h2>"
         yield plot([Curve(f"{each.name} ({each.pid})", each.samples) for each in result.processes], unit="MB")
+    if result.soak is not None:
+        yield from _soak(result.soak)
     yield "<h2>How late the load itself was</h2>"
     yield plot([Curve("p99", _line(points, "lag_p99_ms"))], unit="ms", limit=result.own.limit_ms)
+
+
+def _soak(soak: Soak) -> Iterator[str]:
+    """Yield a table of the growth, and a plot of each quantity."""
+    yield "<h2>Growth an hour</h2>"
+    yield from _table(
+        ("process", "", "first", "last", "growth", ""),
+        (
+            (
+                f"{each.process} ({each.pid})", each.quantity, f"{each.first:.4g}", f"{each.last:.4g}",
+                growth_text(each), str(each.verdict),
+            )
+            for each in soak.growth
+        ),
+        numbers=(2, 3),
+    )  # fmt: skip
+    for quantity in dict.fromkeys(each.quantity for each in soak.growth):
+        found = [each for each in soak.growth if each.quantity == quantity]
+        yield f"<h2>{escape(quantity.capitalize())} over the soak</h2>"
+        curves = [Curve(f"{each.process} ({each.pid})", each.samples) for each in found]
+        yield plot(curves, unit=found[0].unit or quantity)
 
 
 def _line(points: Sequence[Point], name: str) -> list[tuple[float, float | None]]:
@@ -124,4 +148,4 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequ
 def _class(column: int, text: str, numbers: Sequence[int]) -> str:
     if column in numbers:
         return ' class="n"'
-    return f' class="{text}"' if text in ("ok", "missed") else ""
+    return f' class="{text}"' if text in ("ok", "missed", *Verdict) else ""

@@ -15,6 +15,7 @@ from watchout.ctl.rehearse.memory import ProcessFigures, steepest
 from watchout.ctl.rehearse.ml_service import MlCounts, MlProfile
 from watchout.ctl.rehearse.objectives import Judged, Verdict
 from watchout.ctl.rehearse.plan import Scenario, ViewerRole
+from watchout.ctl.rehearse.soak_result import Soak
 
 #: Share of a core from which on a process of clients is at its limit.
 FULL_CORE: Final = 0.9
@@ -79,6 +80,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         hops: What the system's ledger measured.
         ml_failures: Share of the bridges' requests that failed; None: there were none, or it is not known.
         notes: What is not known, and why.
+        soak: What a soak found; None: it was none.
     """
 
     verdict: Verdict
@@ -102,6 +104,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ml_failures: float | None = None
     notes: list[str] = []
     points: list[Point] = []
+    soak: Soak | None = None
 
 
 def points_of(series: Series) -> list[Point]:

@@ -8,6 +8,7 @@ from watchout.common.latency.rows import milliseconds
 from watchout.ctl.rehearse.objectives import Verdict, shown
 from watchout.ctl.rehearse.plan import Scenario, ViewerRole
 from watchout.ctl.rehearse.result import Result
+from watchout.ctl.rehearse.soak_result import grown, soak_lines
 from watchout.ctl.terminal import counted, size
 from watchout.ctl.why.sentence import lasted
 
@@ -44,6 +45,9 @@ def report_lines(result: Result) -> Iterator[str]:
         yield ""
         yield from _processes(result)
     yield from _explained(result)
+    if result.soak is not None:
+        yield ""
+        yield from soak_lines(result.soak)
     if result.counts.faults:
         yield ""
         yield from (f"  {count} × {text}" for text, count in result.counts.faults.items())
@@ -114,15 +118,25 @@ def _own(result: Result) -> Iterator[str]:
     )
 
 
+def undecided(result: Result) -> str:
+    """Return why nothing is decided."""
+    if result.own.says:
+        return f"the load itself was the limit: {result.own.says}"
+    return "growth cannot be told from noise, or there are too few samples; take longer"
+
+
 def _objectives(result: Result) -> Iterator[str]:
     for each in result.objectives:
         sign = "ok    " if each.met else "MISSED"
         yield f"{sign} {each.name:<18}{each.wanted:<14}{shown(each.name, each.measured)}"
     match result.verdict:
         case Verdict.UNDECIDED:
-            yield f"UNDECIDED: the load itself was the limit: {result.own.says}"
+            yield f"UNDECIDED: {undecided(result)}"
         case Verdict.FAILED:
             missed = [each.name for each in result.objectives if not each.met]
+            if result.soak is not None:
+                missed += [f"{each.quantity} of {each.process}" for each in grown(result.soak)]
+                missed += ["something that a soak does"] if result.soak.faults else []
             yield f"FAILED: {', '.join(missed) or 'a process of the system ended'}"
         case Verdict.PASSED:
             yield "PASSED" if result.objectives else "PASSED: there were no objectives"

@@ -758,4 +758,15 @@ MUTATIONS: Final = (
             "tests/integration/ctl/test_rehearse.py::test_a_running_system_whose_ml_service_fails_misses_its_objective",
         ),
     ),
+    Mutation(
+        name="soak-unmeasured",
+        rule="a soak that is too short to tell whether a process grows decides nothing",
+        file="ctl/rehearse/growth.py",
+        before="    if slope is None:\n        return Verdict.UNDECIDED\n",
+        after="    if slope is None:\n        return Verdict.PASSED\n",
+        unit=("tests/unit/ctl/rehearse/test_growth.py::test_too_few_samples_decide_nothing",),
+        e2e=(
+            "tests/integration/ctl/test_rehearse.py::test_a_soak_does_everything_at_once_and_a_short_one_decides_nothing",
+        ),
+    ),
 )

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from watchout.common.latency.rows import HopFigures
 from watchout.ctl.rehearse.explained import Explanations
 from watchout.ctl.rehearse.figures import Counts, Durations, Moment, RoleCounts, Series
+from watchout.ctl.rehearse.growth import growth_of
 from watchout.ctl.rehearse.memory import ProcessFigures
 from watchout.ctl.rehearse.ml_service import MlCounts, MlProfile
 from watchout.ctl.rehearse.objectives import Judged, Verdict
 from watchout.ctl.rehearse.page import page
 from watchout.ctl.rehearse.plan import Scenario, ViewerRole
 from watchout.ctl.rehearse.result import OwnLoad, Result, Whole, measured, own_load, points_of
+from watchout.ctl.rehearse.soak_result import Soak
 from watchout.ctl.rehearse.svg import Curve, plot, ticks
 from watchout.ctl.rehearse.text import report_lines
 
@@ -113,6 +115,25 @@ def test_the_last_line_is_the_verdict(verdict: Verdict, says: str, last: str) ->
     assert lines[-1] == last
     assert "ended early, after 12 s" in lines
     assert says in page(result)
+
+
+def test_a_soak_is_in_the_text_and_on_the_page() -> None:
+    leaks, short = (
+        growth_of(process="gateway-2", pid=9, quantity=quantity, unit="MB", limit=1.0,
+                  samples=[(float(at), 50 + at / 1200) for at in range(0, seconds, 10)])
+        for quantity, seconds in (("memory", 7200), ("tasks", 60))
+    )  # fmt: skip
+    result = msgspec.structs.replace(RESULT, soak=Soak(growth=[leaks, short], acts={"SIGHUP": 2}, faults={EVIL: 1}))
+    assert list(report_lines(result))[-1] == "FAILED: alert-p99, memory of gateway-2, something that a soak does"
+    shown = page(result)
+    for part in ("Growth an hour", "+3.00 ± 0.00 MB, at most 1 MB", "Memory over the soak", "Tasks over the soak"):
+        assert part in shown
+    assert EVIL not in shown
+    assert shown.count("<svg") == page(RESULT).count("<svg") + 2
+    undecided = msgspec.structs.replace(result, verdict=Verdict.UNDECIDED)
+    assert list(report_lines(undecided))[-1].endswith("take longer")
+    assert "take longer" in page(undecided)
+    assert msgspec.json.decode(msgspec.json.encode(result), type=Result) == result
 
 
 def test_the_json_is_read_back_as_it_was() -> None:
