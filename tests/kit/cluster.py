@@ -33,6 +33,8 @@ from watchout.identity.embedded_store import mint_token
 COMES_S: Final = 90.0
 #: The slots are shared within this: a router that did not take a slot that it was given gets none for a minute.
 SHARED_S: Final = 180.0
+#: Slots that are told the same for so long are not on their way from one router to another.
+AT_REST_S: Final = 3.0
 DEPLOYED: Final = REPOSITORY / "deploy" / "three-hosts"
 GATEWAY_PORT: Final = 3000
 #: The figures that the product promises are held exactly where the machine is one's own (`make test-cluster`); else
@@ -275,13 +277,20 @@ class Site:
         return found
 
     def shared_slots(self) -> dict[int, SlotHolder]:
-        """Wait until every host has a slot; who has which."""
+        """Wait until every host has a slot and no slot is on its way to another one; who has which."""
         found: dict[int, SlotHolder] = {}
+        since = time.monotonic()
 
         def shared() -> bool:
-            found.clear()
-            found.update(self.told_slots())
-            return len(found) == SLOTS and {each.host for each in found.values()} == set(range(len(self.machines)))
+            nonlocal since
+            told = self.told_slots()
+            if told != found:
+                found.clear()
+                found.update(told)
+                since = time.monotonic()
+            hosts = {each.host for each in found.values()}
+            at_rest = time.monotonic() - since > AT_REST_S
+            return at_rest and len(found) == SLOTS and hosts == set(range(len(self.machines)))
 
         poll(shared, SHARED_S, "the hosts do not share the slots")
         return found

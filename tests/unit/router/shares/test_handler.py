@@ -82,10 +82,9 @@ async def test_an_end_is_replied_once_the_next_router_would_not_have_it(office: 
 
 
 async def test_a_share_that_cannot_be_stored_is_not_made(office: Office, tmp_path: Path) -> None:
+    await office.create(OTHER)
+    office.store._file.close()  # the file is opened anew: make that fail from here on
     (tmp_path / SHARES_FILE).unlink()
-    await office.create(OTHER)  # the file is open: make it fail from here on
-    office.store._file.close()
-    (tmp_path / SHARES_FILE).unlink(missing_ok=True)
     (tmp_path / SHARES_FILE).mkdir()
     reply = await office.create()
     assert isinstance(reply, RefusedReply)
