@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.kit import accepting
 from tests.kit.examples import apply_profile
@@ -72,3 +73,12 @@ def pytest_runtest_makereport() -> Iterator[Any]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[Any]:
+    """Give logging back as it was: a command of `watchout-ctl` that runs in this process sets it up for itself."""
+    config = structlog.get_config()
+    result = yield
+    structlog.configure(**config)
+    return result

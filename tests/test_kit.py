@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import mmap
 import socket
@@ -11,14 +12,17 @@ from pathlib import Path
 import hypothesis
 import psutil
 import pytest
+import structlog
 from _pytest.assertion.rewrite import _read_pyc
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import pytest_runtest_protocol
 from tests.kit import left_open, rewriting
 from tests.kit.cluster_leases import Tenure, longest_overlap_s, tenures_of
 from tests.kit.examples import FAST_LIMIT, THOROUGH_FACTOR, THOROUGH_LIMIT, apply_profile, scaled, seeds
 from tests.kit.page_memory import own_bytes
+from watchout.common import log
 
 
 @pytest.mark.parametrize(
@@ -116,3 +120,14 @@ def test_pytest_reads_what_was_rewritten_for_it(tmp_path: Path, request: pytest.
     read = _read_pyc(file, rewriting.kept(file))
     assert read is not None
     assert "@pytest_ar" in read.co_names
+
+
+def test_a_test_that_sets_up_logging_leaves_it_to_others_as_it_was() -> None:
+    before = structlog.get_config()
+    one_test = pytest_runtest_protocol()
+    next(one_test)
+    log.setup(level="critical", format="text", process="tests", take_streams=False)
+    assert structlog.get_config() != before
+    with contextlib.suppress(StopIteration):
+        next(one_test)
+    assert structlog.get_config() == before
