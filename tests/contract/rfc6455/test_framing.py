@@ -199,12 +199,13 @@ async def test_1_2_a_binary_message_of_any_length_arrives_unchanged(url, token, 
 
 async def test_5_a_message_may_be_cut_anywhere_with_pings_in_every_gap(socket):
     whole = named("anywhere")
-    sent: list[bytes] = []
-    for first, second in itertools.combinations_with_replacement(range(len(whole) + 1), 2):
-        parts = text(whole[:first], whole[first:second], whole[second:])
-        sent += [parts[0], ping(b"1"), parts[1], ping(b"2"), parts[2]]
-    heard = await dialogue(socket, sent)
-    assert heard == Heard([b"1", b"2", "anywhere"] * ((len(whole) + 1) * (len(whole) + 2) // 2))
+    for first in range(len(whole) + 1):  # a few at a time: of pongs that wait for the kernel only the newest is sent
+        sent: list[bytes] = []
+        for second in range(first, len(whole) + 1):
+            parts = text(whole[:first], whole[first:second], whole[second:])
+            sent += [parts[0], ping(b"1"), parts[1], ping(b"2"), parts[2]]
+        heard = await dialogue(socket, sent)
+        assert heard == Heard([b"1", b"2", "anywhere"] * (len(whole) + 1 - first))
 
 
 async def test_5_every_order_of_frames_is_heard_or_refused_as_the_standard_says(url, token, clients):
