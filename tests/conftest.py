@@ -11,7 +11,9 @@ from tests.kit.examples import apply_profile
 accepting.install()
 
 pytest_plugins = [
+    "pytester",
     "tests.kit.left_open",
+    "tests.kit.skips",
     "tests.kit.schedule",
     "tests.kit.rewriting",
     "tests.kit.services",

@@ -131,3 +131,55 @@ def test_a_test_that_sets_up_logging_leaves_it_to_others_as_it_was() -> None:
     with contextlib.suppress(StopIteration):
         next(one_test)
     assert structlog.get_config() == before
+
+
+SKIPPING = """
+import pytest
+from tests.kit.services import not_permitted
+from tests.kit.skips import of_target
+
+def test_that_needs_a_program():
+    pytest.skip("no such program")
+
+@pytest.mark.skipif(True, reason="no such kernel")
+def test_that_needs_a_kernel():
+    pass
+
+@pytest.fixture
+def service():
+    pytest.skip("no such service")
+
+def test_that_needs_a_service(service):
+    pass
+
+def test_that_is_not_permitted():
+    not_permitted("no device")
+
+@pytest.mark.skipif(True, reason=of_target("test-thorough"))
+def test_of_another_target():
+    pass
+
+@pytest.mark.xfail
+def test_that_is_expected_to_fail():
+    assert False
+"""
+
+
+@pytest.mark.parametrize(
+    ("environ", "outcomes"),
+    [
+        ({"CI": "true"}, {"failed": 1, "errors": 3, "skipped": 2, "xfailed": 1}),
+        ({"CI": ""}, {"skipped": 6, "xfailed": 1}),
+    ],
+    ids=["in CI", "elsewhere"],
+)
+def test_in_ci_a_skip_is_a_failure_unless_it_is_exempt(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], outcomes: dict[str, int]
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    pytester.makepyfile(test_functions=SKIPPING, test_module='import pytest\npytest.importorskip("no_such_module")\n')
+    words = ["-p", "no:asyncio", "-p", "tests.kit.skips", "--continue-on-collection-errors"]
+    result = pytester.runpytest_inprocess(*words)
+    result.assert_outcomes(**outcomes)
+    assert ("skipped, which is a failure in CI: no such service" in result.stdout.str()) is bool(environ["CI"])

@@ -20,7 +20,7 @@ from typing import Final
 import pytest
 
 from tests.kit.ports import free_port
-from tests.kit.services import missing
+from tests.kit.services import missing, not_permitted
 
 READY_S: Final = 30.0
 #: Also ends with this process: it watches its standard input. The shell stays the server's parent.
@@ -90,7 +90,7 @@ def _command(kind: str, port: int, folder: Path) -> list[str]:
         reason = f"no {kind} server: the package {package.replace('_', '-')} is not installed"
         # There are wheels of Redis itself for some versions of Python only; Valkey is there for all.
         if kind == "redis":
-            pytest.skip(reason)
+            not_permitted(reason)
         missing(reason)
     found = sorted(Path(spec.origin).parent.rglob(f"{kind}-server"))
     if not found or not os.access(found[0], os.X_OK):

@@ -9,9 +9,8 @@ import tarfile
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 from tests.kit.processes import REPOSITORY
+from tests.kit.services import not_permitted
 
 PACKAGES: Final = ("common", "identity", "gateway", "router", "mlbridge")
 GIT_S: Final = 60.0
@@ -47,11 +46,11 @@ def former_release(directory: Path) -> FormerRelease:
         changes = _git("log", "--format=%H", "-G^version = ", "--", "pyproject.toml").decode().split()
         head = _git("rev-parse", "HEAD").decode().strip()
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"the former release is in the history of git, which there is none of: {error}")
+        not_permitted(f"the former release is in the history of git, which there is none of: {error}")
     former = [revision for revision in changes if revision != head]
     # The oldest commit of a shallow clone seems to have made every line.
     if len(former) < 2:
-        pytest.skip("the former release is not in this history of git: it is a shallow clone")
+        not_permitted("the former release is not in this history of git: it is a shallow clone")
     return FormerRelease(directory, former[0])
 
 

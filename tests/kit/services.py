@@ -32,6 +32,7 @@ import pytest
 
 from tests.kit.node import PackagesMissing, installed_packages, node_command
 from tests.kit.ports import free_port
+from tests.kit.skips import NOT_PERMITTED
 
 #: Major version → the wheel, and the directory in it, that holds this PostgreSQL.
 POSTGRES_WHEELS: Final = {
@@ -62,8 +63,8 @@ def missing(reason: str) -> NoReturn:
 
 
 def not_permitted(reason: str) -> NoReturn:
-    """Skip the test, in CI too: this kernel or container does not permit what it needs, and no package helps."""
-    pytest.skip(f"not permitted here: {reason}")
+    """Skip the test, in CI too: this machine does not permit or have what it needs, and no package helps."""
+    pytest.skip(NOT_PERMITTED + reason)
 
 
 class Postgres:

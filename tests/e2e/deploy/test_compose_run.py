@@ -25,11 +25,12 @@ from tests.e2e.deploy.test_container import COMES_S, MADE, Container
 from tests.kit.clients import Clients, eventually
 from tests.kit.processes import REPOSITORY, poll
 from tests.kit.proxies import answers
+from tests.kit.skips import of_target
 
 DETECTOR = os.environ.get("WATCHOUT_TEST_DETECTOR", "")
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.skipif(not (MADE and DETECTOR), reason="make test-container makes the file systems"),
+    pytest.mark.skipif(not (MADE and DETECTOR), reason=of_target("test-container")),
 ]
 FOLDER = REPOSITORY / "deploy/compose"
 NAMES = ("router", "gateway", "mlbridge", "detector")

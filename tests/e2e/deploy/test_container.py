@@ -22,9 +22,10 @@ from tests.integration.deploy.test_dockerfile import rootfs
 from tests.kit.clients import Clients, eventually
 from tests.kit.ports import free_port
 from tests.kit.processes import poll
+from tests.kit.skips import of_target
 
 MADE = os.environ.get("WATCHOUT_TEST_ROOTFS", "")
-pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not MADE, reason="make test-container makes the file system")]
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not MADE, reason=of_target("test-container"))]
 COMES_S = 60.0
 
 

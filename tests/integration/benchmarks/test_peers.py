@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from benchmarks import fetch
 from benchmarks.systems import Missing, Options, Running, system
 from tests.kit.clients import pack_frame
-from tests.kit.services import missing
+from tests.kit.services import missing, not_permitted
 
 pytestmark = pytest.mark.e2e
 
@@ -37,7 +37,7 @@ async def started(name: str, work: Path) -> AsyncIterator[Running]:
             running = await stack.enter_async_context(system(name).started(work, options=Options()))
         except Missing as e:
             if name in MAY_BE_MISSING:
-                pytest.skip(str(e))
+                not_permitted(str(e))
             missing(str(e))
         yield running
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.skips import of_target
 from tests.kit.slot_world import LATE, LOST, REPLY_LATE, REPLY_LOST, STEP_S, Member, Violation, World
 from watchout.router.slots import lease
 from watchout.router.slots.lease import LeaseMachine
@@ -165,7 +166,7 @@ def test_who_slept_while_the_store_was_lost_takes_nothing_by_an_old_revision() -
     assert explore(faults, [2.0, 4.5], most=2, nodes=3) > 500
 
 
-@pytest.mark.skipif(not DEEP, reason="a long run: make test-thorough")
+@pytest.mark.skipif(not DEEP, reason=of_target("test-thorough"))
 @CLOCKS
 def test_no_pair_of_all_faults_and_no_three_of_the_worst_break_a_promise(skews_ms: tuple[int, ...]) -> None:
     explore(many(), [1.5, 2.0, 2.5, 3.5, 4.5, 6.0, 7.0, 8.5], most=2, skews_ms=skews_ms)
