@@ -43,7 +43,9 @@ def test_a_home_that_cannot_be_made_is_said(tmp_path: Path) -> None:
 # ── whose the home is, and what its files are ────────────────────────────────────────────────────────────────────
 
 STRANGER = 4321
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason=NOT_PERMITTED + "only root can make what belongs to another user")
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason=NOT_PERMITTED + "only root can make what belongs to another user"
+)
 
 
 def as_user(user: int, work: Callable[[], object]) -> str:
