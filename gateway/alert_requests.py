@@ -14,6 +14,7 @@ from watchout.common.bus.messages import (
     AcceptedReply,
     AcknowledgedReply,
     AcknowledgeRequest,
+    AlertStamps,
     Message,
     RaiseAlert,
     RefusedReply,
@@ -23,7 +24,9 @@ from watchout.common.bus.reply_records import AlertFrameRow
 from watchout.common.bus.router_clock import RouterClock
 from watchout.common.bus.router_links import RouterLinks
 from watchout.common.errors import ErrorCode, RouterUnavailable
+from watchout.common.latency.alert_stamps import stamps_at_router
 from watchout.common.metrics import Metrics
+from watchout.gateway.latency.recorder import LatencyRecorder
 from watchout.gateway.router_times import acknowledgement_here
 
 
@@ -36,26 +39,40 @@ class AlertRequests:
     Args:
         links: The connections to the routers.
         metrics: Where alerts that are raised again are counted.
+        latency: Learns when alerts with stamps were accepted.
     """
 
-    def __init__(self, links: RouterLinks, metrics: Metrics) -> None:
+    def __init__(self, links: RouterLinks, metrics: Metrics, latency: LatencyRecorder) -> None:
         self._links = links
         self._metrics = metrics
+        self._latency = latency
         #: Alerts that a router accepted and may not have delivered yet.
         self._accepted = UnconfirmedAlerts(keep_s=FENCED_KEEP_S if links.fenced else KEEP_S)
 
-    async def raise_alert(self, alert: Alert) -> AcceptedReply:
+    async def raise_alert(self, alert: Alert, stamps: AlertStamps | None = None) -> AcceptedReply:
         """Send an alert to the router of its stream; it has been accepted when this returns.
 
-        Raises `RouterUnavailable`.
+        Args:
+            alert: The alert.
+            stamps: When it and its frame passed the points of their way, by the clock here; None: not measured.
+
+        Returns:
+            The router's reply.
+
+        Raises:
+            RouterUnavailable: No reply in time.
         """
         link = self._links.of(alert.stream_id)
         epoch = link.epoch
-        reply = await link.request(lambda n: RaiseAlert(request=n, alert=alert))
+        reply = await link.request(
+            lambda n: RaiseAlert(request=n, alert=alert, stamps=stamps_at_router(stamps, link.clock))
+        )
         if not isinstance(reply, AcceptedReply):
             raise unexpected(reply)
         at = link.clock.to_local(reply.at) if reply.at else None
-        self._keep(link, epoch, Raised(alert, len(alert.to_json()), accepted_at=at))
+        if stamps is not None and not reply.duplicate:
+            self._latency.on_alert_accepted(alert, stamps, at)
+        self._keep(link, epoch, Raised(alert, len(alert.to_json()), accepted_at=at, stamps=stamps))
         return reply
 
     async def acknowledge(self, of: AlertFrameRow, user: str, note: str | None) -> AcknowledgedReply | RefusedReply:
@@ -113,7 +130,8 @@ def _again(raised: Raised, clock: RouterClock) -> Message:
     alert, given = raised.alert, raised.acknowledgement
     accepted_at = None if raised.accepted_at is None else clock.to_router(raised.accepted_at)
     if given is None:
-        return RaiseAlert(request=0, alert=alert, accepted_at=accepted_at)
+        stamps = stamps_at_router(raised.stamps, clock)
+        return RaiseAlert(request=0, alert=alert, accepted_at=accepted_at, stamps=stamps)
     return AcknowledgeRequest(
         request=0, alert=alert, user=given.user, note=given.note, term=raised.term, owner=raised.owner,
         accepted_at=accepted_at, at=clock.to_router(given.at),

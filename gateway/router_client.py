@@ -40,6 +40,7 @@ from watchout.common.bus.reply_records import AlertFrameRow
 from watchout.common.bus.router_links import RouterLinks
 from watchout.common.bus.transport_choice import gateway_carrier
 from watchout.common.errors import BusError
+from watchout.common.latency.alert_stamps import stamps_here
 from watchout.common.latency.ledger import LatencyLedger
 from watchout.common.latency.reporter import LatencyReporter, objectives_of
 from watchout.common.media.frames import Frame
@@ -60,7 +61,7 @@ from watchout.gateway.hub.streams import DirectReceiver
 from watchout.gateway.latency.recorder import COUNTERS, LatencyRecorder
 from watchout.gateway.model import Owner, Place, StreamState
 from watchout.gateway.router_queries import RouterQueries
-from watchout.gateway.router_times import acknowledgement_here, by_routers_clock, stamps_here
+from watchout.gateway.router_times import acknowledgement_here, by_routers_clock
 
 #: Interval of the reports of frame rates and drops to the router, in seconds.
 REPORT_EVERY_S: Final = 1.0
@@ -145,7 +146,7 @@ class RouterClient:
         )
         self.queries = RouterQueries(self.links, self._send_counts)
         self._latency_reporter = LatencyReporter(self.links, self.latency.ledger, before=self._update_clocks)
-        self.alert_requests = AlertRequests(self.links, metrics)
+        self.alert_requests = AlertRequests(self.links, metrics, self.latency)
 
     def start(self, hub: Hub) -> None:
         """Start to connect; `live` becomes true when a router replies. Returns at once."""

@@ -12,7 +12,7 @@ import msgspec
 
 from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import Alert
-from watchout.common.bus.messages import AlertStamps, Message, PublicationState, StreamReport
+from watchout.common.bus.messages import Message, PublicationState, StreamReport
 from watchout.common.bus.reply_records import AlertFrameRow, RecentAlertRow, RecentAlertsReply, ShareRow, StreamRow
 from watchout.common.bus.router_clock import RouterClock
 
@@ -40,13 +40,6 @@ def by_routers_clock(body: M, clock: RouterClock) -> M:
                 body, rows=[(*row[:4], None if row[4] is None else clock.to_router(row[4])) for row in rows]
             )
     return body
-
-
-def stamps_here(stamps: AlertStamps | None, clock: RouterClock) -> AlertStamps | None:
-    """Return the stamps of an alert by the clock here."""
-    if stamps is None or not clock.offset_ms:
-        return stamps
-    return AlertStamps(*(None if at is None else clock.to_local(at) for at in msgspec.structs.astuple(stamps)))
 
 
 def acknowledgement_here(given: Acknowledgement, clock: RouterClock) -> Acknowledgement:

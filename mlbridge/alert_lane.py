@@ -15,9 +15,10 @@ from watchout.common.bus.frames import FOR_ALERT
 from watchout.common.bus.messages import AcceptedReply, Message, RaiseAlert, RefusedReply, Reply
 from watchout.common.bus.router_clock import RouterClock
 from watchout.common.errors import ErrorCode, RouterUnavailable
+from watchout.common.latency.alert_stamps import stamps_at_router
 from watchout.common.metrics import Metrics
 from watchout.mlbridge.alerts import AlertQueue
-from watchout.mlbridge.latency import BridgeLatency, stamps_at_router
+from watchout.mlbridge.latency import BridgeLatency
 from watchout.mlbridge.shown_frames import ShownFrames
 
 #: Pause after a request without a reply of the router, in seconds.
@@ -158,7 +159,7 @@ class AlertLane:
             if self._router.epoch != epoch:  # the new router gets other alerts first
                 raise RouterUnavailable("another router came")
             at = None if raised.accepted_at is None else self._router.clock.to_router(raised.accepted_at)
-            stamps = None if raised.stamps is None else stamps_at_router(raised.stamps, self._router.clock)
+            stamps = stamps_at_router(raised.stamps, self._router.clock)
             return RaiseAlert(request=number, alert=raised.alert, term=raised.term, accepted_at=at, stamps=stamps)
 
         self._send_picture(raised)

@@ -7,8 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from watchout.common.alerts.model import Alert
 from watchout.common.bus.messages import AlertStamps
 from watchout.common.bus.router_clock import RouterClock
@@ -91,13 +89,6 @@ class BridgeLatency:
         """Count that the router accepted an alert; `accepted_ms` is when, by the clock here."""
         if given is not None and given.answered is not None and accepted_ms is not None:
             self.ledger.add(Hop.ML_TO_ACCEPTED, alert.stream_id, accepted_ms - given.answered, time.monotonic())
-
-
-def stamps_at_router(given: AlertStamps, clock: RouterClock) -> AlertStamps:
-    """Return the stamps of an alert by the router's clock."""
-    if not clock.offset_ms:
-        return given
-    return AlertStamps(*(None if at is None else clock.to_router(at) for at in msgspec.structs.astuple(given)))
 
 
 def _whole(at: float | None) -> int | None:

@@ -177,10 +177,12 @@ class AlertIntake:
             return json_response({"accepted": repeated}, 202)
         alerts = await self._read_alerts(signed, body)
         self._check_rate(len(alerts))
+        latency = self._context.router.latency
+        stamped = [(alert, latency.stamps_of(alert)) for alert in alerts]
         accepted: list[dict[str, Any]] = []
-        for alert in alerts:
+        for alert, stamps in stamped:
             try:
-                reply = await self._context.router.alert_requests.raise_alert(alert)
+                reply = await self._context.router.alert_requests.raise_alert(alert, stamps)
             except RouterUnavailable:
                 late = {"code": "ROUTING_ERROR", "message": "the router did not answer in time: send the others again"}
                 return json_response({"accepted": accepted, "error": late}, 503, RETRY)

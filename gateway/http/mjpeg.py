@@ -153,6 +153,7 @@ class Mjpeg:
                 self._context.hub.delivery.frames_out += 1
                 size_bytes = await self._send_part(frame, response)
                 self._context.hub.delivery.frame_bytes_out += size_bytes
+                self._context.router.latency.on_frame_written(frame)
                 repeat.on_new_part(loop.time())
             elif loop.time() < repeat.due or self._ended:
                 pass

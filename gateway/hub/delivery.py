@@ -57,7 +57,7 @@ class LatencyHooks(Protocol):
     def on_frame_written(self, frame: Frame, times: int = 1) -> None:
         """Count that a stamped frame was written to so many viewers just now."""
 
-    def timed(self, message: bytes, stream: str, given: AlertStamps) -> bytes:
+    def timed(self, message: bytes, alert: Alert, given: AlertStamps) -> bytes:
         """Return an alert's message so that it is measured when it is written."""
 
     def forget_clock(self, stream: str) -> None:
@@ -332,7 +332,7 @@ class Delivery:
         self._remember(seen)
         message = wire.text_message(alert.to_json())
         if stamps is not None and self._latency is not None:
-            message = self._latency.timed(message, alert.stream_id, stamps)
+            message = self._latency.timed(message, alert, stamps)
         viewers, publishers = self._send_alert(stream, alert.id, message, repeated_of_ms)
         if self.on_told is not None:
             self.on_told(alert.stream_id, alert.id, viewers, publishers)

@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from watchout.common import metric_names
+from watchout.common.alerts.model import Alert
 from watchout.common.bus.messages import AlertStamps
 from watchout.common.bus.router_clock import RouterClock
 from watchout.common.latency import stamps
@@ -22,6 +25,7 @@ from watchout.common.latency.stamps import FrameStamps
 from watchout.common.media.frames import Frame
 from watchout.common.metric_names import CounterName
 from watchout.gateway.hub.streams import Publication
+from watchout.gateway.latency.frame_times import FrameTimes
 from watchout.gateway.latency.timed_message import TimedMessage
 
 #: Size of the number by which a pong is found to belong to a ping.
@@ -40,10 +44,14 @@ class LatencyRecorder:
 
     Args:
         ledger: the ledger.
+
+    Attributes:
+        frame_times: when sampled frames were captured.
     """
 
     def __init__(self, ledger: LatencyLedger) -> None:
         self.ledger = ledger
+        self.frame_times = FrameTimes()
         self._numbers = itertools.count(time.time_ns() & 0xFFFF_FFFF)
 
     # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -68,6 +76,7 @@ class LatencyRecorder:
             self.ledger.add_unknown(publication.stream, arrived)
         else:
             self.ledger.add(Hop.CAPTURE_TO_GATEWAY, publication.stream, delay, arrived)
+            self.frame_times.add(publication.stream, frame.frame_id, frame.timestamp, wall - delay)
         due_in = camera.ping_due_in(arrived, publication.meter.rate(now))
         if due_in is not None:
             asyncio.get_running_loop().call_later(due_in, self._ping, publication)
@@ -98,7 +107,10 @@ class LatencyRecorder:
         ahead = clock.offset_ms
         found = stamps.decode(stamp, time.time() * 1000 + ahead)
         gateway_in = None if found.gateway_in is None else found.gateway_in - ahead
-        frame.stamps = FrameStamps(gateway_in, None if found.captured is None else found.captured - ahead)
+        captured = None if found.captured is None else found.captured - ahead
+        frame.stamps = FrameStamps(gateway_in, captured)
+        if captured is not None:
+            self.frame_times.add(frame.stream_id, frame.frame_id, frame.timestamp, captured)
 
     def on_frame_written(self, frame: Frame, times: int = 1) -> None:
         """Count that a stamped frame was written to so many viewers just now."""
@@ -112,9 +124,33 @@ class LatencyRecorder:
 
     # ── alerts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def timed(self, message: bytes, stream: str, given: AlertStamps) -> bytes:
-        """Return an alert's message so that `on_alert_written` is called for each socket that it is written to."""
-        return TimedMessage.of(message, stream, given)
+    def stamps_of(self, alert: Alert) -> AlertStamps:
+        """Return the stamps of an alert of the ML service that came just now over HTTP."""
+        wall = time.time() * 1000
+        return AlertStamps(captured=self._captured(alert, wall), answered=int(wall))
+
+    def on_alert_accepted(self, alert: Alert, given: AlertStamps, accepted_ms: int | None) -> None:
+        """Count that the router accepted an alert of this gateway; `accepted_ms` is when, by the clock here."""
+        if given.answered is not None and accepted_ms is not None:
+            way_ms = accepted_ms - given.answered
+            self.ledger.add(Hop.ML_TO_ACCEPTED, alert.stream_id, way_ms, time.monotonic())
+
+    def timed(self, message: bytes, alert: Alert, given: AlertStamps) -> bytes:
+        """Return an alert's message so that `on_alert_written` is called for each socket that it is written to.
+
+        Where the sender of an alert of the ML service did not know when its frame was captured, this gateway may.
+        """
+        if given.captured is None and given.answered is not None:
+            captured = self._captured(alert, time.time() * 1000)
+            given = msgspec.structs.replace(given, captured=captured)
+        return TimedMessage.of(message, alert.stream_id, given)
+
+    def _captured(self, alert: Alert, now_ms: float) -> int | None:
+        """Return when the frame that an alert names was captured; None: it names none, or that is not known."""
+        if alert.frame_id is None:
+            return None
+        found = self.frame_times.find(alert.stream_id, alert.frame_id, alert.timestamp, now_ms)
+        return None if found is None else max(0, int(found))
 
     def on_alert_written(self, message: TimedMessage) -> None:
         """Count that an alert was written to a socket just now."""

@@ -28,6 +28,8 @@ class MlStub:
         #: Headers of answers with a status, and seconds that every answer takes.
         self.answer_headers: dict[str, str] = {}
         self.takes_s = 0.0
+        #: Each so many-th answer takes as long as this; 0: none does.
+        self.slow_every, self.slow_s = 0, 0.0
         #: Of each request: when it came, in ms since the epoch, its stream, its frame's id and time.
         self.looks: list[tuple[int, str, int, int]] = []
         #: Of each answer: when it went, in seconds of the loop, and its stream.
@@ -78,7 +80,8 @@ class MlStub:
         self._under_way.append((request, stream))
         self.most_under_way = max(self.most_under_way, len(self.under_way))
         try:
-            await asyncio.sleep(self.takes_s)
+            slow = self.slow_every and not len(self.requests) % self.slow_every
+            await asyncio.sleep(self.slow_s if slow else self.takes_s)
             response = await self._answer(request)
             self.answered.append((asyncio.get_running_loop().time(), stream))
             return response

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from watchout.common.alerts.model import Alert
 from watchout.common.bus.messages import AlertStamps
 from watchout.common.bus.router_clock import RouterClock
 from watchout.common.latency.hops import Hop
@@ -67,6 +68,10 @@ def published(of: LatencyRecorder) -> tuple[Hub, Publication]:
 
 def frame(stamp: float) -> Frame:
     return Frame("cam", 7, int(stamp), text=b'"/9j/"', is_base64=True)
+
+
+def alert(frame_id: int | None = None, timestamp: int = 0) -> Alert:
+    return Alert(id="a1", stream_id="cam", severity="high", message="a person", timestamp=timestamp, frame_id=frame_id)
 
 
 def test_a_frame_of_a_camera_that_is_ahead_was_captured_when_it_was() -> None:
@@ -144,7 +149,7 @@ def test_the_newest_frame_that_a_later_viewer_gets_is_no_latency() -> None:
 
 def test_an_alert_counts_from_the_capture_of_its_frame_to_each_socket() -> None:
     of, now = recorder(), int(wall())
-    message = of.timed(b"alert", "cam", AlertStamps(now - 250, now - 240, now - 230, now - 30, now - 5))
+    message = of.timed(b"alert", alert(), AlertStamps(now - 250, now - 240, now - 230, now - 30, now - 5))
     assert message == b"alert"
     for _ in range(3):
         of.on_alert_written(cast("TimedMessage", message))
@@ -153,10 +158,30 @@ def test_an_alert_counts_from_the_capture_of_its_frame_to_each_socket() -> None:
     assert found[Hop.ACCEPTED_TO_WRITTEN] == (3, pytest.approx(5, rel=0.03))
 
 
-def test_an_alert_of_a_camera_or_over_http_is_measured_from_its_acceptance_alone() -> None:
+def test_an_alert_over_http_finds_the_capture_of_its_frame_here_and_where_frames_of_the_stream_come() -> None:
+    here, there, shown, now = recorder(), recorder(), frame(wall() + AHEAD_MS - OLD_MS), wall()
+    _, publication = published(here)
+    here.on_frame_in(publication, shown, 5.0, int(now))
+    there.on_stamp(frame(shown.timestamp), here.stamp_of(shown, RouterClock()), RouterClock())
+    about = alert(frame_id=shown.frame_id)
+    given = here.stamps_of(about)
+    assert (given.captured, given.answered) == (pytest.approx(now - OLD_MS, abs=4), int(now))
+    here.on_alert_accepted(about, given, int(now) + 8)
+    assert counted(here)[Hop.ML_TO_ACCEPTED] == (1, pytest.approx(8, rel=0.03))
+    assert recorder().stamps_of(about).captured is None, "no frame of the stream comes there"
+    unknown = AlertStamps(answered=int(now), accepted=int(now))
+    for gateway in (here, there):  # the alert came in at another one, which did not know
+        gateway.on_alert_written(cast("TimedMessage", gateway.timed(b"a", about, unknown)))
+        assert counted(gateway)[Hop.GLASS_TO_ALERT] == (1, pytest.approx(OLD_MS, abs=4))
+    there.on_alert_written(cast("TimedMessage", there.timed(b"b", alert(frame_id=shown.frame_id + 50), unknown)))
+    there.on_alert_written(cast("TimedMessage", there.timed(b"c", about, AlertStamps(accepted=int(now)))))
+    assert counted(there)[Hop.GLASS_TO_ALERT][0] == 1, "of a frame that is not known, and of a camera"
+
+
+def test_an_alert_of_a_camera_and_one_that_names_no_frame_are_measured_from_their_acceptance_alone() -> None:
     of, now = recorder(), int(wall())
-    of.on_alert_written(cast("TimedMessage", of.timed(b"a", "cam", AlertStamps(accepted=now))))
-    of.on_alert_written(cast("TimedMessage", of.timed(b"b", "cam", AlertStamps(answered=now, accepted=now))))
+    of.on_alert_written(cast("TimedMessage", of.timed(b"a", alert(), AlertStamps(accepted=now))))
+    of.on_alert_written(cast("TimedMessage", of.timed(b"b", alert(), AlertStamps(answered=now, accepted=now))))
     total = of.ledger.totals(MONOTONIC_S).total
     assert total is not None
     assert (counted(of).keys(), total.unknown) == ({Hop.ACCEPTED_TO_WRITTEN}, 1), "one of them is of the ML service"
