@@ -38,7 +38,6 @@ from watchout.gateway.hub.outbound_queue import OutboundQueue
 from watchout.gateway.hub.registry import Hub
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import Owner, StreamState
-from watchout.gateway.plain_frames import PlainFrames
 from watchout.identity import Identity
 
 #: A picture of 33 000 bytes is 44 kB as base64.
@@ -106,12 +105,6 @@ def _frame_reader() -> Call:
     reader = FrameReader(scratch, max_bytes=1 << 20, piece_bytes=8192)
     reader.trusted = True
     return lambda: reader.whole(len(sent))
-
-
-def _plain_frames() -> Call:
-    frames = PlainFrames()
-    assert frames.read(MESSAGE) is not None
-    return lambda: frames.read(MESSAGE)
 
 
 def _masked(message: bytes) -> bytes:
@@ -307,7 +300,6 @@ def _bus_decode() -> Call:
 CASES: Final = (
     Case("apply_mask, 44 kB", lambda: lambda: apply_mask(MESSAGE, MASK), MESSAGE),
     Case("FrameReader.whole, a masked message of 44 kB", _frame_reader, MESSAGE),
-    Case("PlainFrames.read, a frame of 44 kB", _plain_frames, MESSAGE),
     *([Case("fastpath.take, a masked frame of 44 kB", _fastpath_take, MESSAGE)] if fastpath.take is not None else []),
     *(
         [

@@ -23,7 +23,7 @@ enum { BUS_HEAD = 33, BUS_PLACES = 8, BUS_MAGIC = 0x46, BUS_VERSION = 1, TEXT_ME
 #define MAX_FRAME_ID UINT64_C(0xffffffff)
 
 /* Version of the functions: raise it with their arguments or results, also in gateway/fastpath.py. */
-enum { INTERFACE = 4 };
+enum { INTERFACE = 5 };
 
 static const char SENT_TIMESTAMP[] = ",\"timestamp\":", SENT_DATA[] = ",\"data\":\"", SENT_TAIL[] = "\"}";
 /* Bytes between the head and `more` of a viewer's message: two numbers and the name of one. */
@@ -55,25 +55,115 @@ WIDE static void unmask(unsigned char *out, const unsigned char *in, Py_ssize_t 
         out[at] = in[at] ^ key[at & 3];
 }
 
-/* Return whether all bytes belong to the base64 alphabet (RFC 4648 section 4); padding does not. */
-WIDE static int base64_alphabet(const unsigned char *text, Py_ssize_t size)
+/* Return whether a character belongs to the base64 alphabet (RFC 4648 section 4); padding does not. */
+static inline unsigned char is_base64_character(unsigned char byte)
 {
-    unsigned char odd = 0;
+    unsigned char lower = byte | 0x20;
+    return ((unsigned char)(lower - 'a') < 26) | ((unsigned char)(byte - '/') < 11) | (byte == '+');
+}
+
+/* Return whether every byte is a base64 character or a backslash. `*escaped`: whether there is a backslash. */
+WIDE static int base64_alphabet(const unsigned char *text, Py_ssize_t size, int *escaped)
+{
+    unsigned char odd = 0, escapes = 0;
     for (Py_ssize_t at = 0; at < size; at++) {
-        unsigned char byte = text[at], lower = byte | 0x20;
-        unsigned char letter = (unsigned char)(lower - 'a') < 26, digit = (unsigned char)(byte - '/') < 11;
-        odd |= (unsigned char)!(letter | digit | (byte == '+'));
+        unsigned char escape = text[at] == '\\';
+        odd |= (unsigned char)!(is_base64_character(text[at]) | escape);
+        escapes |= escape;
     }
+    *escaped = escapes;
     return !odd;
 }
 
-/* Return whether the text is padded base64 of at least one byte. */
+/* Return the number of backslashes if each is before a slash, else -1. Reads one byte more, which must not be a slash. */
+WIDE static Py_ssize_t escaped_slashes(const unsigned char *text, Py_ssize_t size)
+{
+    Py_ssize_t count = 0;
+    unsigned char other = 0;
+    for (Py_ssize_t at = 0; at < size;) {
+        Py_ssize_t stop = size - at < 128 ? size : at + 128;
+        unsigned char many = 0; /* of one byte, so that the compiler vectorizes it */
+        for (; at < stop; at++) {
+            unsigned char escape = text[at] == '\\';
+            other |= (unsigned char)(escape & (text[at + 1] != '/'));
+            many += escape;
+        }
+        count += many;
+    }
+    return other ? -1 : count;
+}
+
+static int hex_value(unsigned char byte)
+{
+    if (byte >= '0' && byte <= '9')
+        return byte - '0';
+    byte |= 0x20;
+    return byte >= 'a' && byte <= 'f' ? byte - 'a' + 10 : -1;
+}
+
+/* Return the bytes of the escape that `text` begins with, 0 if it is none that base64 has. `*stands_for`: its character. */
+static Py_ssize_t base64_escape(const unsigned char *text, Py_ssize_t size, unsigned char *stands_for)
+{
+    *stands_for = 0;
+    if (size < 2 || text[0] != '\\')
+        return 0;
+    if (text[1] == '/' || text[1] == 'n' || text[1] == 'r') {
+        *stands_for = text[1] == '/' ? '/' : '\n';
+        return 2;
+    }
+    if (text[1] != 'u' || size < 6 || text[2] != '0' || text[3] != '0' || hex_value(text[4]) < 0 || hex_value(text[5]) < 0)
+        return 0;
+    *stands_for = (unsigned char)(hex_value(text[4]) * 16 + hex_value(text[5]));
+    return 6;
+}
+
+/* Return how many characters of base64 a text with escapes stands for, without padding; -1: it is not base64. Its
+ * bytes are known to be of `base64_alphabet`.
+ */
+static Py_ssize_t escaped_characters(const unsigned char *text, Py_ssize_t size)
+{
+    Py_ssize_t slashes = escaped_slashes(text, size), characters = size;
+    if (slashes >= 0)
+        return size - slashes;
+    const unsigned char *end = text + size, *at = text;
+    while ((at = memchr(at, '\\', end - at)) != NULL) {
+        unsigned char stands_for;
+        Py_ssize_t bytes = base64_escape(at, end - at, &stands_for);
+        int is_break = stands_for == '\n';
+        if (bytes == 0 || (!is_break && !is_base64_character(stands_for)))
+            return -1;
+        characters -= bytes - !is_break;
+        at += bytes;
+    }
+    return characters;
+}
+
+/* Return whether the text of a JSON string is base64 of at least one byte, with padding or without any. It may have
+ * escapes: slashes, as many encoders write them, line breaks (RFC 2045 section 6.8), and \u00XX, as some write + and =.
+ * The byte after the text is read, and must not be a slash.
+ */
 static int is_base64(const unsigned char *text, Py_ssize_t size)
 {
-    if (size < 4 || size % 4 != 0)
+    Py_ssize_t padding = 0;
+    int escaped;
+    while (size >= 2 && text[size - 2] == '\\' && (text[size - 1] == 'n' || text[size - 1] == 'r'))
+        size -= 2;
+    while (padding < 2) {
+        unsigned char stands_for;
+        if (size >= 1 && text[size - 1] == '=')
+            size -= 1;
+        else if (size >= 6 && base64_escape(text + size - 6, 6, &stands_for) == 6 && stands_for == '=')
+            size -= 6;
+        else
+            break;
+        padding++;
+    }
+    if (!base64_alphabet(text, size, &escaped))
         return 0;
-    Py_ssize_t padding = text[size - 1] != '=' ? 0 : text[size - 2] != '=' ? 1 : 2;
-    return base64_alphabet(text, size - padding);
+    Py_ssize_t characters = escaped ? escaped_characters(text, size) : size;
+    if (characters < 2)
+        return 0;
+    return padding ? (characters + padding) % 4 == 0 : characters % 4 != 1;
 }
 
 static int same_letters(const unsigned char *text, const char *lower, Py_ssize_t size)
@@ -84,14 +174,18 @@ static int same_letters(const unsigned char *text, const char *lower, Py_ssize_t
     return 1;
 }
 
-/* Return the size of the prefix "data:...;base64," of a text; 0: there is none, -1: it begins like one but is not. */
+/* Return the size of the prefix "data:...;base64," of a text; 0: there is none, -1: it begins like one but is not. The byte
+ * after the text is read, and must not be a slash.
+ */
 static Py_ssize_t prefix_size(const unsigned char *text, Py_ssize_t size)
 {
     if (size < 5 || !same_letters(text, "data", 4) || text[4] != ':')
         return 0;
     Py_ssize_t comma = 5;
     while (comma < size && comma < MOST_PREFIX && text[comma] != ',') {
-        if (text[comma] < 0x20 || text[comma] > 0x7e || text[comma] == '"' || text[comma] == '\\')
+        if (text[comma] < 0x20 || text[comma] > 0x7e || text[comma] == '"')
+            return -1;
+        if (text[comma] == '\\' && text[++comma] != '/') /* of image\/jpeg; the byte after the text is no slash */
             return -1;
         comma++;
     }
@@ -147,11 +241,6 @@ static int skip_wide(Cursor *in)
     return 1;
 }
 
-static int is_hex(unsigned char byte)
-{
-    return (byte >= '0' && byte <= '9') || ((byte | 0x20) >= 'a' && (byte | 0x20) <= 'f');
-}
-
 static int skip_escape(Cursor *in)
 {
     if (in->end - in->at < 2)
@@ -164,7 +253,7 @@ static int skip_escape(Cursor *in)
     if (in->end - in->at < 6)
         return 0;
     for (int byte = 2; byte < 6; byte++)
-        if (!is_hex(in->at[byte]))
+        if (hex_value(in->at[byte]) < 0)
             return 0;
     in->at += 6;
     return 1;
@@ -351,7 +440,7 @@ typedef struct {
 
 /* The members of the received message besides `data`. `more`: those that are passed on, each with a comma before it. */
 typedef struct {
-    int has_type, has_stream, has_timestamp, has_frame_id, keys;
+    int has_type, has_stream, has_timestamp, has_frame_id, has_request, keys;
     uint64_t timestamp;
     Py_ssize_t more_size, key_at[MOST_KEYS], key_size[MOST_KEYS];
     char more[2 * MOST_ENDS];
@@ -362,23 +451,54 @@ static int same_text(const unsigned char *text, Py_ssize_t size, const char *wor
     return size == word_size && memcmp(text, word, word_size) == 0;
 }
 
-/* Read a time in ms; a fraction is dropped, but only if the floating point of the parser in Python gives the same. */
+/* Multiply a number of at most `digits` digits by ten so many times, up to `MOST_DIGITS` digits; 0: it has more then. */
+static int scale(uint64_t *number, Py_ssize_t digits, Py_ssize_t times)
+{
+    if (digits + times > MOST_DIGITS)
+        return 0;
+    for (; times > 0; times--)
+        *number *= 10;
+    return 1;
+}
+
+/* Read a time in ms, or null, which is none. A fraction is dropped, but only if the floating point of the parser in Python
+ * gives the same; after an exponent (1.729943200123e12) none may be left.
+ */
 static int read_timestamp(Cursor *in, Envelope *found)
 {
     const unsigned char *begin = in->at;
-    Py_ssize_t digits = skip_digits(in);
+    if (skip_word(in, "null", 4))
+        return 1;
+    Py_ssize_t digits = skip_digits(in), decimals = 0, exponent = 0;
     if (digits < 1 || digits > MOST_DIGITS || (digits > 1 && *begin == '0'))
         return 0;
-    found->timestamp = 0;
+    uint64_t time = 0, number = 0;
     for (Py_ssize_t at = 0; at < digits; at++)
-        found->timestamp = found->timestamp * 10 + (uint64_t)(begin[at] - '0');
-    if (skip_byte(in, '.')) {
-        const unsigned char *fraction = in->at;
-        Py_ssize_t many = skip_digits(in);
-        if (many < 1 || digits > 13 || (many >= 3 && memcmp(fraction, "999", 3) == 0))
+        time = time * 10 + (uint64_t)(begin[at] - '0');
+    const unsigned char *fraction = in->at + 1;
+    if (skip_byte(in, '.') && (decimals = skip_digits(in)) < 1)
+        return 0;
+    if (skip_byte(in, 'e') || skip_byte(in, 'E')) {
+        skip_byte(in, '+');
+        const unsigned char *power = in->at;
+        Py_ssize_t powers = skip_digits(in);
+        if (powers < 1 || powers > 2)
             return 0;
+        for (Py_ssize_t at = 0; at < powers; at++)
+            exponent = exponent * 10 + (power[at] - '0');
+        if (digits + decimals > MOST_DIGITS || exponent < decimals)
+            return 0;
+        number = time;
+        for (Py_ssize_t at = 0; at < decimals; at++)
+            number = number * 10 + (uint64_t)(fraction[at] - '0');
+        if (!scale(&number, digits + decimals, exponent - decimals))
+            return 0;
+        time = number;
+    } else if (decimals > 0 && (digits > 13 || (decimals >= 3 && memcmp(fraction, "999", 3) == 0))) {
+        return 0;
     }
-    return in->at < in->end && (*in->at | 0x20) != 'e';
+    found->timestamp = time;
+    return in->at < in->end;
 }
 
 /* Append a member that the protocol does not name to `more`. */
@@ -426,12 +546,14 @@ static int read_member(Cursor *in, const Stream *stream, Envelope *found, int *i
     if (same_text(key, key_size, "\"type\"", 6))
         return !found->has_type++ && same_text(value, size, "\"video-frame\"", 13);
     if (same_text(key, key_size, "\"streamId\"", 10))
-        return !found->has_stream++ && size == stream->name_size + 2 && value[0] == '"'
-               && memcmp(value + 1, stream->name, stream->name_size) == 0;
+        return !found->has_stream++
+               && (same_text(value, size, "null", 4)
+                   || (size == stream->name_size + 2 && value[0] == '"'
+                       && memcmp(value + 1, stream->name, stream->name_size) == 0));
     if (same_text(key, key_size, "\"frameId\"", 9)) /* the server sets it */
         return !found->has_frame_id++;
-    if (same_text(key, key_size, "\"requestId\"", 11)) /* it has to be checked, and is not passed on */
-        return 0;
+    if (same_text(key, key_size, "\"requestId\"", 11)) /* it has to be checked, and stands in an error */
+        return !found->has_request++ && same_text(value, size, "null", 4);
     return pass_on(found, key, key_size, value, size);
 }
 
@@ -482,7 +604,7 @@ static PyObject *take_text(const Message *received, const Stream *stream)
 {
     unsigned char ends[MOST_ENDS];
     Envelope found;
-    found.has_type = found.has_stream = found.has_timestamp = found.has_frame_id = found.keys = 0;
+    found.has_type = found.has_stream = found.has_timestamp = found.has_frame_id = found.has_request = found.keys = 0;
     found.timestamp = stream->now_ms;
     found.more_size = 0;
 
@@ -587,23 +709,38 @@ PyDoc_STRVAR(take_doc,
     "the text or picture in it, its timestamp in ms, the codec or -1 for text, the size of the received message, and the\n"
     "members that the protocol does not name, each with a comma before it. None when the bytes are anything else.");
 
+/* Read json_head, name, frame_id and now_ms. Returns 0 with an exception if they do not fit. */
+static int read_stream(PyObject *const *args, Stream *stream)
+{
+    if (!PyBytes_Check(args[0]) || !PyBytes_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "json_head and name have to be bytes");
+        return 0;
+    }
+    stream->json_head = PyBytes_AS_STRING(args[0]);
+    stream->json_head_size = PyBytes_GET_SIZE(args[0]);
+    stream->name = PyBytes_AS_STRING(args[1]);
+    stream->name_size = PyBytes_GET_SIZE(args[1]);
+    stream->frame_id = PyLong_AsUnsignedLongLong(args[2]);
+    stream->now_ms = PyLong_AsUnsignedLongLong(args[3]);
+    if (PyErr_Occurred())
+        return 0;
+    if (stream->name_size > MOST_NAME) {
+        PyErr_SetString(PyExc_ValueError, "name is longer than 128 bytes");
+        return 0;
+    }
+    return 1;
+}
+
 static PyObject *take(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs != 7 || !PyBytes_Check(args[3]) || !PyBytes_Check(args[4])) {
+    if (nargs != 7) {
         PyErr_SetString(PyExc_TypeError, "take(data, count, max_bytes, json_head: bytes, name: bytes, frame_id, now_ms)");
         return NULL;
     }
     Py_ssize_t count = PyLong_AsSsize_t(args[1]), max_bytes = PyLong_AsSsize_t(args[2]);
-    Stream stream = {
-        PyBytes_AS_STRING(args[3]), PyBytes_AS_STRING(args[4]), PyBytes_GET_SIZE(args[3]), PyBytes_GET_SIZE(args[4]),
-        PyLong_AsUnsignedLongLong(args[5]), PyLong_AsUnsignedLongLong(args[6]),
-    };
-    if (PyErr_Occurred())
+    Stream stream;
+    if (PyErr_Occurred() || !read_stream(args + 3, &stream))
         return NULL;
-    if (stream.name_size > MOST_NAME) {
-        PyErr_SetString(PyExc_ValueError, "name is longer than 128 bytes");
-        return NULL;
-    }
     Py_buffer view;
     if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
         return NULL;
@@ -611,6 +748,31 @@ static PyObject *take(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssi
     PyObject *found = NULL;
     if (stream.frame_id <= MAX_FRAME_ID && count <= view.len && one_message(view.buf, count, max_bytes, &received))
         found = *(unsigned char *)view.buf == TEXT_FRAME ? take_text(&received, &stream) : take_binary(&received, &stream);
+    PyBuffer_Release(&view);
+    if (found == NULL && !PyErr_Occurred())
+        Py_RETURN_NONE;
+    return found;
+}
+
+PyDoc_STRVAR(take_payload_doc,
+    "take_payload(payload, json_head, name, frame_id, now_ms)\n--\n\n"
+    "Do the same as `take` with the payload of a text message, which is not masked.");
+
+static PyObject *take_payload(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
+{
+    static const unsigned char no_key[4];
+    if (nargs != 5) {
+        PyErr_SetString(PyExc_TypeError, "take_payload(payload, json_head: bytes, name: bytes, frame_id, now_ms)");
+        return NULL;
+    }
+    Stream stream;
+    if (!read_stream(args + 1, &stream))
+        return NULL;
+    Py_buffer view;
+    if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    Message received = {no_key, view.buf, view.len};
+    PyObject *found = stream.frame_id <= MAX_FRAME_ID ? take_text(&received, &stream) : NULL;
     PyBuffer_Release(&view);
     if (found == NULL && !PyErr_Occurred())
         Py_RETURN_NONE;
@@ -701,6 +863,7 @@ done:
 
 static PyMethodDef methods[] = {
     {"take", (PyCFunction)(void (*)(void))take, METH_FASTCALL, take_doc},
+    {"take_payload", (PyCFunction)(void (*)(void))take_payload, METH_FASTCALL, take_payload_doc},
     {"message", (PyCFunction)(void (*)(void))message, METH_FASTCALL, message_doc},
     {"remote", remote, METH_O, remote_doc},
     {NULL, NULL, 0, NULL},

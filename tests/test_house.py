@@ -136,7 +136,6 @@ PURE = (
     "gateway/client/protocol.py",
     "gateway/http/webhook_requests.py",
     "gateway/wire.py",
-    "gateway/plain_frames.py",
     "identity/caller.py",
     "identity/sources/claims.py",
     "identity/sources/introspection_claims.py",

@@ -156,19 +156,45 @@ def sniff(picture: bytes | memoryview) -> Codec:
 
 
 def sniff_base64(text: bytes, begin: int, end: int) -> Codec:
-    """Return the codec that the base64 in ``text[begin:end]`` identifies, `Codec.OPAQUE` for what is not base64."""
-    if text.startswith(JPEG_BASE64, begin, end):
+    r"""Return the codec that the base64 in ``text[begin:end]`` identifies, `Codec.OPAQUE` for what is not base64.
+
+    It may have the escapes of a JSON string, as in ``\/9j\/``.
+    """
+    if text.startswith(_JPEG_TEXTS, begin, end):
         return Codec.JPEG
     first = text[begin : min(end, begin + SNIFF_CHARS)]
+    if b"\\" in first:
+        first = _first_characters(text, begin, end)
     try:
         return sniff(pybase64.b64decode(first + b"=" * (-len(first) % 4), validate=True))
     except ValueError:
         return Codec.OPAQUE
 
 
+def _first_characters(text: bytes, begin: int, end: int) -> bytes:
+    """Return the first `SNIFF_CHARS` characters that ``text[begin:end]`` stands for, without line breaks."""
+    size = SNIFF_CHARS * _LONGEST_ESCAPE
+    while True:
+        stop = min(end, begin + size)
+        first = _ESCAPE.sub(_unescaped, text[begin:stop])
+        if stop == end or len(first) >= SNIFF_CHARS + _LONGEST_ESCAPE:  # the last escape may be cut
+            return first[:SNIFF_CHARS]
+        size *= 4
+
+
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    code, character = escape.groups()
+    return bytes.fromhex(code.decode()) if code is not None else b"" if character in b"nr" else character
+
+
+#: An escape of a JSON string that a text of ASCII may have.
+_ESCAPE: Final = re.compile(rb"\\(?:u00([0-9A-Fa-f]{2})|([^u]))")
+_LONGEST_ESCAPE: Final = 6
 _JPEG: Final = b"\xff\xd8\xff"
 #: The first characters of a JPEG in base64: three bytes make exactly four characters.
 JPEG_BASE64: Final = pybase64.b64encode(_JPEG)
+#: The same as JSON encoders write them that escape slashes, too.
+_JPEG_TEXTS: Final = (JPEG_BASE64, JPEG_BASE64.replace(b"/", rb"\/"))
 #: ISO base media files (ISO/IEC 14496-12) begin with a box `ftyp`: its size, major brand, version, compatible brands.
 _FTYP: Final = re.compile(rb"(.{4})ftyp((?:.{4})+)", re.DOTALL)
 #: Major brands that state only "a HEIF picture" (or sequence); the compatible brands then name the codec.

@@ -51,8 +51,8 @@ KIND_VIDEO_FRAME: Final = 1
 MAX_TIMESTAMP: Final = 2**53 - 1
 #: A ``data:`` URL (RFC 2397) with parameters in any form and white space around them, as some publishers write it.
 _DATA_URL: Final = re.compile(rb"\s*data:[^,]{0,200};\s*base64\s*,", re.IGNORECASE)
-#: The same in a JSON string without escapes.
-_PLAIN_DATA_URL: Final = re.compile(rb'data:[^,"\\\x00-\x1f\x7f-\xff]{0,200}; *base64 *,', re.IGNORECASE)
+#: The same in a JSON string without escapes but those of slashes.
+_PLAIN_DATA_URL: Final = re.compile(rb'data:(?:[^,"\\\x00-\x1f\x7f-\xff]|\\/){0,200}; *base64 *,', re.IGNORECASE)
 _PREFIX_BYTES: Final = 256
 #: Length of ``,"data":``.
 _DATA_KEY_BYTES: Final = 8
@@ -161,7 +161,6 @@ class Frame:
         *,
         term: int = 0,
         text: bytes | None = None,
-        span: tuple[int, int] | None = None,
         picture: bytes | None = None,
         codec: Codec | None = None,
         is_base64: bool = False,
@@ -174,12 +173,11 @@ class Frame:
             frame_id: number of the frame.
             timestamp: time of the publisher, in ms since the epoch.
             term: term of the claim.
-            text: bytes that hold the JSON string token of ``data``.
-            span: begin and end of the token in `text`; None: all of it.
+            text: the JSON string token of ``data``.
             picture: the payload of a binary frame.
             codec: the codec that the publisher stated for `picture`; None: none.
-            is_base64: `text` is known to be base64 in its usual form, with or without a ``data:`` prefix, so that its
-                first characters identify the codec.
+            is_base64: `text` is known to be base64, with or without a ``data:`` prefix and the escapes of JSON, so that
+                its first characters identify the codec.
             more: other fields of the JSON message.
         """
         if (text is None) is (picture is None):
@@ -195,7 +193,7 @@ class Frame:
         self._sent_as_text = text is not None
         self._is_base64 = is_base64
         self._holder = text
-        self._begin, self._end = span or (0, 0 if text is None else len(text))
+        self._begin, self._end = 0, 0 if text is None else len(text)
         self._picture = picture
         self._picture_at = 0
         self._claimed = codec

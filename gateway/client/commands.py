@@ -128,8 +128,7 @@ class ChangeOwner:
 class PublishFrame(msgspec.Struct, frozen=True, gc=False):
     """Deliver a frame of the registered stream; made for each frame that is not plain.
 
-    The picture is either `picture`, with its `codec`, or the JSON string token at `span` in `text` (all of `text` when
-    `span` is None), quotes included. `is_base64`: the token is known to hold base64 without escapes. `more`: further
+    The picture is either `picture`, with its `codec`, or the JSON string token `text`, quotes included. `more`: further
     fields of the message as JSON members, each with a comma before it. `timestamp` in milliseconds since the epoch.
     """
 
@@ -137,8 +136,6 @@ class PublishFrame(msgspec.Struct, frozen=True, gc=False):
     picture: bytes | None
     codec: Codec | None
     timestamp: int
-    span: tuple[int, int] | None = None
-    is_base64: bool = False
     more: bytes = b""
 
 

@@ -14,6 +14,7 @@ from watchout.common import log, metric_names
 from watchout.common.bus.messages import GrantedReply, RefusedReply
 from watchout.common.clock import now_ms
 from watchout.common.errors import RESTART, CloseCode, RouterUnavailable, StoreUnavailable
+from watchout.gateway import fastpath
 from watchout.gateway.client.alert_commands import AlertCommands
 from watchout.gateway.client.asked_replies import PendingReply
 from watchout.gateway.client.client_socket import ClientSocket
@@ -128,9 +129,22 @@ class ClientHandler:
 
     def receive(self, data: bytes, now: float, *, text: bool) -> None:
         """Process a complete message; `now` is the loop's time in seconds."""
-        self._context.metrics.values[metric_names.MESSAGES_IN] += 1
         clock_ms = now_ms()
-        protocol = self.protocol
+        protocol, publication = self.protocol, self.publication
+        if (
+            text
+            and publication is not None
+            and fastpath.take_payload is not None
+            and protocol.may_send_plain
+            and (
+                taken := fastpath.take_payload(
+                    data, publication.json_head, publication.name, publication.next_frame_id, clock_ms
+                )
+            )
+        ):
+            self._publish_plain(publication, taken, now, now, clock_ms)
+            return
+        self._context.metrics.values[metric_names.MESSAGES_IN] += 1
         commands = (protocol.receive_text if text else protocol.receive_binary)(data, now, clock_ms)
         if len(commands) == 1 and type(command := commands[0]) is PublishFrame:  # nearly always
             self._publish_frame(command, now, clock_ms)
@@ -145,16 +159,22 @@ class ClientHandler:
         Returns False when they are anything else; the caller then processes them in another way. `now` is the loop's
         time in seconds, `began_at` that of the frame's first bytes.
         """
-        protocol = self.protocol
-        if not protocol.may_send_plain:
+        if not self.protocol.may_send_plain:
             return False
         clock_ms = now_ms()
         taken = reader.plain(count, publication.json_head, publication.name, publication.next_frame_id, clock_ms)
         if taken is None:
             return False
+        self._publish_plain(publication, taken, now, began_at, clock_ms)
+        return True
+
+    def _publish_plain(
+        self, publication: Publication, taken: fastpath.Taken, now: float, began_at: float, clock_ms: int
+    ) -> None:
+        """Count a plain frame and deliver it, unless it is over a rate."""
         message, begin, end, timestamp, codec, size_bytes, more = taken
         self._context.metrics.values[metric_names.MESSAGES_IN] += 1
-        if (commands := protocol.receive_plain(size_bytes, now, clock_ms)) is not None:
+        if (commands := self.protocol.receive_plain(size_bytes, now, clock_ms)) is not None:
             self.run(commands)
         else:
             publication.began_at = began_at
@@ -163,7 +183,6 @@ class ClientHandler:
             )
         if self._acks is not None:
             self._acks.add(publication.next_frame_id - 1, timestamp)
-        return True
 
     def receive_control(self, size_bytes: int) -> None:
         """Count a ping, a pong or a group of fragments as a message of `size_bytes`."""
@@ -294,10 +313,8 @@ class ClientHandler:
             self._context.hub.delivery.on_frame(
                 self.publication,
                 text=command.text,
-                span=command.span,
                 picture=command.picture,
                 codec=command.codec,
-                is_base64=command.is_base64,
                 more=command.more,
                 timestamp=command.timestamp,
                 now=now,

@@ -67,16 +67,6 @@ class ClientProtocol(SubscribingReplies):
         try:
             if self.identity is None:
                 return self._auth(first_message.read_auth(data), now_ms)
-            if (
-                self._plain_frames is not None
-                and self.registration is not None
-                and (plain := self._plain_frames.read(data)) is not None
-            ):
-                stream, timestamp = plain.stream_id, plain.timestamp
-                if not self.registration.producing or (stream is not None and stream != self.registration.stream):
-                    self._check_frame(stream)
-                at = now_ms if timestamp is None else timestamp
-                return [PublishFrame(data, None, None, at, plain.span, is_base64=True)]
             return self._authenticated(wire.parse_text(data), now_ms)
         except ClientError as error:
             refused = self._read_refused(data)

@@ -25,7 +25,6 @@ from watchout.gateway.client.commands import (
 from watchout.gateway.client.refused_message import RefusedMessage
 from watchout.gateway.client.session_replies import pings_asked
 from watchout.gateway.model import Owner, SocketPath
-from watchout.gateway.plain_frames import PlainFrames
 from watchout.gateway.wire import Subject
 
 #: A publisher that consumes any of these receives the stream's status as well.
@@ -59,13 +58,12 @@ class PublishingReplies(AskedReplies):
         client: What is known of the client at its upgrade.
     """
 
-    __slots__ = ("_plain_frames", "_stream_ids", "registration")
+    __slots__ = ("_stream_ids", "registration")
 
     def __init__(self, client: AcceptedClient) -> None:
         super().__init__(client)
         self.registration: Registration | None = None
         self._stream_ids = client.stream_ids
-        self._plain_frames = PlainFrames() if client.path is SocketPath.REGISTER else None
 
     def on_claimed(self, term: int, first_frame_id: int, now_ms: int, owner: Owner | None = None) -> list[Command]:
         """Handle that the router granted the stream of `ClaimStream`.
@@ -132,7 +130,6 @@ class PublishingReplies(AskedReplies):
             window=message.window,
         )
         self.may_send_plain = self.registration.producing
-        self._plain_frames = PlainFrames()
 
     def _registered_reply(self, message: wire.Register, now_ms: int) -> Reply:
         text = f"Registration successful. Stream ID: {message.stream_id}"

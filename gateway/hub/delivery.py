@@ -118,10 +118,8 @@ class Delivery:
         publication: Publication,
         *,
         text: bytes | None,
-        span: tuple[int, int] | None = None,
         picture: bytes | None,
         codec: Codec | None,
-        is_base64: bool = False,
         more: bytes = b"",
         timestamp: int,
         now: float,
@@ -131,11 +129,9 @@ class Delivery:
 
         Args:
             publication: The stream it belongs to.
-            text: The message that carried it as JSON, or its payload's string token alone.
-            span: Start and end of that token in `text`; None: all of it.
+            text: Its payload's JSON string token, when it came as JSON.
             picture: Its decoded payload, when it came in binary.
             codec: The codec that the publisher declared; None: to be recognized.
-            is_base64: The payload has been checked to be base64.
             more: Further JSON members of the message, each with a comma before it.
             timestamp: The publisher's time, in ms since the epoch.
             now: Seconds of the loop's clock.
@@ -146,9 +142,9 @@ class Delivery:
             self.restart_ids(self._streams[publication.stream])
         frame = Frame(
             publication.stream, publication.next_frame_id, timestamp,
-            term=publication.term, text=text, span=span, picture=picture, codec=codec, is_base64=is_base64, more=more,
+            term=publication.term, text=text, picture=picture, codec=codec, more=more,
         )  # fmt: skip
-        size = span[1] - span[0] if span is not None else len(text if text is not None else picture or b"")
+        size = len(text if text is not None else picture or b"")
         self._deliver_local(publication, frame, size, now, now_ms)
 
     def on_plain_frame(

@@ -71,7 +71,7 @@ def frame_head(stream: str = "", *, frame_id: int = 0, timestamp: int = 5, codec
 
 @dataclass(frozen=True)
 class TextFrame:
-    """Equal to the command that sends this text, wherever in its message it stands."""
+    """Equal to the command that sends this text."""
 
     token: bytes
     timestamp: int
@@ -79,8 +79,7 @@ class TextFrame:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PublishFrame) or other.text is None or (other.picture, other.codec) != (None, None):
             return False
-        begin, end = other.span or (0, len(other.text))
-        return (other.text[begin:end], other.timestamp) == (self.token, self.timestamp)
+        return (other.text, other.timestamp) == (self.token, self.timestamp)
 
     __hash__ = None  # type: ignore[assignment]
 

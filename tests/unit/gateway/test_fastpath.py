@@ -27,11 +27,16 @@ from watchout.common.media.frames import Frame, FrameFault, decode_text, json_he
 from watchout.gateway import fastpath
 from watchout.gateway.wire import VideoFrame, frame_header, frame_message, parse_text
 
-if fastpath.take is None or fastpath.message is None or fastpath.remote is None:
+if None in (fastpath.take, fastpath.take_payload, fastpath.message, fastpath.remote):
     assert "CI" not in os.environ, "gateway._fastpath was not built"
     pytest.skip("gateway._fastpath was not built: there was no compiler at installation", allow_module_level=True)
 
-take, message, remote = fastpath.take, fastpath.message, fastpath.remote
+take, take_payload = fastpath.take, fastpath.take_payload
+message, remote = fastpath.message, fastpath.remote
+assert take is not None
+assert take_payload is not None
+assert message is not None
+assert remote is not None
 HEAD = b'{"type":"video-frame","streamId":"cam-1","data":"'
 KEY = b"\x00\x80\xff\x37"
 MAX = 100_000
@@ -114,8 +119,26 @@ GOOD_VALUES = [
     '"' + "x" * 300 + '"',
     '"\x7f"',
 ]
+
+
+def escaped(picture: bytes, ways: int) -> str:
+    """Base64 with escapes as encoders write them; `ways` decides for each character that may have one."""
+    out = []
+    for at, character in enumerate(base64.b64encode(picture).decode()):
+        way = ways >> at % 61 & 3
+        if way == 1 and character in "/+=Aa7":
+            character = f"\\u{ord(character):04{'x' if ways & 1 else 'X'}}"
+        elif way > 1 and character == "/":
+            character = "\\/"
+        out.append(character + "\\r\\n" * (at % 76 == 75 and ways & 2 > 0))
+    return "".join(out) + "\\n" * (ways & 4 > 0)
+
+
+PICTURES = st.binary(max_size=200)
 TEXTS = st.one_of(
-    st.binary(max_size=200).map(lambda data: base64.b64encode(data).decode()),
+    PICTURES.map(lambda data: base64.b64encode(data).decode()),
+    st.builds(escaped, PICTURES, st.integers(0, 2**64 - 1)),
+    PICTURES.map(lambda data: base64.b64encode(data).decode().rstrip("=")),
     st.text(max_size=20),
     st.sampled_from(
         [
@@ -135,6 +158,31 @@ TEXTS = st.one_of(
             "A===",
             "AA=A",
             "\\/9j\\/",
+            "data:image\\/jpeg;base64,\\/9j\\/",
+            "data:image\\/jpeg;base64\\,\\/9j\\/",
+            "data:image\\jpeg;base64,\\/9j\\/",
+            "\\\\/9j\\/A",
+            "/9j\\\\/",
+            "/9j/\\",
+            "/9j/\\\\",
+            "/9j/\\n\\n",
+            "/9j/AA\\u003d\\u003D",
+            "/9j/AA\\u003d=\\n",
+            "/9j/AA==\\u003d",
+            "/9j/AA\\u003d",
+            "/9j\\u002",
+            "/9j\\u022f",
+            "/9j\\u002g",
+            "/9j\\u005c/AA",
+            "/9j\\u0022A",
+            "/9j\\tA",
+            "/9j\\bA",
+            "\\u002f9j\\u002F",
+            "\\u003d\\u003d",
+            "\\n",
+            "\\n\\/",
+            "/9j/A=\\nA=",
+            "/9j/AA=A",
             '/9j/","x":"/9j/',
             "_9j_",
             "/9j/\n",
@@ -162,6 +210,18 @@ TIMES = st.one_of(
             "true",
             " 7 ",
             "1.5e3",
+            "1.729943200123e12",
+            "1.729943200123E+12",
+            "1.729943200123e11",
+            "1.729943200123e-1",
+            "0.5e1",
+            "0e99",
+            "1e15",
+            "1e14",
+            "1e+",
+            "1e100",
+            "12.3e+2",
+            "00.5e1",
             "9" * 16,
             "0.5",
         ]
@@ -190,6 +250,7 @@ MEMBERS = st.lists(
                     '"a\\n"',
                     '"Type"',
                     '"id"',
+                    '"requestId"',
                     "x",
                     '"x',
                 ]
@@ -238,6 +299,7 @@ def test_what_it_takes_is_what_the_full_parser_says_it_is(
     inner = ",".join(f"{next(gaps)}{name}{next(gaps)}:{next(gaps)}{value}{next(gaps)}" for name, value in members)
     data = f"{next(gaps)}{{{inner}}}{end}{next(gaps)}".encode("utf-8", "surrogatepass")
     found, parsed = taken(frame(data, stretch=stretch, key=key)), judged(data)
+    assert take_payload(bytes(data), *KNOWN) == found
     if found is None:
         return
     assert parsed is not None
@@ -247,6 +309,8 @@ def test_what_it_takes_is_what_the_full_parser_says_it_is(
     assert timestamp == (now_ms if parsed.timestamp is None else parsed.timestamp)
     assert wire[begin - 1 : end_at + 1] == parsed.data
     assert decode_text(parsed.data)
+    made = Frame.of_message("cam-1", frame_id, timestamp, 0, wire, begin, end_at, codec, more)
+    assert made.codec is Frame("cam-1", frame_id, timestamp, text=parsed.data).codec
     body = b'%b%d,"timestamp":%d%b,"data":%b}' % (json_head, frame_id, timestamp, parsed.more, parsed.data)
     assert wire == frame_header(0x1, len(body)) + body
 
@@ -286,6 +350,73 @@ def test_it_takes_the_frames_that_clients_send(
         name: fields[name] for name in ("width", "label", "bbox")
     }
     assert "frameId" not in got
+
+
+BASE64 = base64.b64encode(bytes(range(256)) * 8).decode()
+WITH_PADDING = base64.b64encode(b"\xff\xd8\xff" + bytes(range(256)) * 8).decode()
+SENT = {"type": "video-frame", "streamId": "cam-1", "data": BASE64, "timestamp": 1729943200123}
+
+
+def lines(text: str, end: str) -> str:
+    """Base64 in lines (RFC 2045 section 6.8)."""
+    return "".join(text[at : at + 76] + end for at in range(0, len(text), 76))
+
+
+@pytest.mark.parametrize(
+    ("sent", "at"),
+    [
+        (json.dumps(SENT, separators=(",", ":")), 1729943200123),
+        (json.dumps(SENT), 1729943200123),
+        (json.dumps(SENT, indent=2).replace('": ', '" : '), 1729943200123),
+        (json.dumps(dict(reversed(SENT.items()))), 1729943200123),
+        (json.dumps({**SENT, "timestamp": 1729943200123.4567}), 1729943200123),
+        (json.dumps({**SENT, "width": 640, "height": 480, "rotation": 90}), 1729943200123),
+        (json.dumps({**SENT, "requestId": None, "streamId": None}), 1729943200123),
+        (json.dumps({**SENT, "timestamp": None}), KNOWN[3]),
+        (json.dumps(SENT).replace("1729943200123", "1.729943200123e12"), 1729943200123),
+        (json.dumps(SENT).replace("/", "\\/"), 1729943200123),
+        (json.dumps({**SENT, "data": f"data:image/jpeg;base64,{BASE64}"}).replace("/", "\\/"), 1729943200123),
+        (json.dumps({**SENT, "data": WITH_PADDING}).replace("=", "\\u003d"), 1729943200123),
+        (json.dumps(SENT).replace("+", "\\u002B"), 1729943200123),
+        (json.dumps({**SENT, "data": lines(BASE64, "\n")}), 1729943200123),
+        (json.dumps({**SENT, "data": lines(BASE64, "\r\n")}).replace("/", "\\/"), 1729943200123),
+        (json.dumps({**SENT, "data": WITH_PADDING.rstrip("=")}), 1729943200123),
+    ],
+    ids=[
+        "JSON.stringify, Go, kotlinx, ArduinoJson", "json.dumps", "pretty, as JSONSerialization", "another order",
+        "time.time() * 1000", "three more fields", "null for what is not there", "null for the time",
+        "a time with an exponent, as ArduinoJson and Lua", "JSONEncoder of Swift, org.json, PHP",
+        "the same with a prefix", "Gson", "System.Text.Json", "base64 in lines, as Base64.DEFAULT of Android",
+        "base64 in lines with CRLF and escaped slashes", "base64 without padding",
+    ],
+)  # fmt: skip
+def test_it_takes_what_the_encoders_of_many_languages_write(sent: str, at: int) -> None:
+    assert '"data"' in sent
+    found, parsed = taken(frame(sent.encode())), judged(sent.encode())
+    assert parsed is not None
+    assert found is not None
+    wire, begin, end, timestamp, *_ = found
+    assert timestamp == at
+    assert wire[begin - 1 : end + 1] == parsed.data
+    assert json.loads(wire[wire.index(b"{", 1) :].replace(b'{"as viewers get it ":', b'{"frameId":'))["data"]
+
+
+@pytest.mark.parametrize(
+    "before", [b"iVBORw0KGgo", b"UklGRgAAAABXRUJQ", rb"iVBO\u0052w0KGgo", rb"\n\niVBORw0KGgo", rb"\/9j\n\/"]
+)
+@pytest.mark.parametrize("rest", [b"AA/A" * 30, rb"A\/AA" * 30, rb"\u0041AAA" * 100, rb"\n" * 400, b""])
+@pytest.mark.parametrize("prefix", [b"", b"data:image/x;base64,", rb"data:image\/x;base64,"])
+def test_the_codec_is_found_behind_escapes(prefix: bytes, before: bytes, rest: bytes) -> None:
+    length = len(decode_text(b'"%b"' % (before + rest).replace(b"=", b""))) if before + rest else 0
+    sent = b'{"type":"video-frame","data":"%b"}' % (prefix + before + rest)
+    found = taken(frame(sent))
+    assert found is not None
+    assert length
+    made = Frame.of_message("cam-1", 1, 1, 0, *found[:3], found[4])
+    same = Frame("cam-1", 1, 1, text=b'"%b"' % (prefix + before + rest))
+    assert made.codec is same.codec
+    assert made.codec is not Codec.OPAQUE
+    assert made.picture == same.picture
 
 
 @pytest.mark.parametrize("size", [0, 100, 3900, 4095, 4096, 4097, 5000, 20_000])
@@ -360,6 +491,7 @@ def test_a_message_that_is_spoilt_is_taken_as_the_parser_takes_it(rest: bytes, a
     sent[at % len(sent)] = byte
     found = taken(frame(bytes(sent)))
     parsed = judged(bytes(sent))
+    assert take_payload(bytes(sent), *KNOWN) == found
     assert found is None or (parsed is not None and found[6] == parsed.more)
 
 
@@ -374,6 +506,23 @@ def test_a_message_that_is_spoilt_is_taken_as_the_parser_takes_it(rest: bytes, a
 def test_arguments_that_do_not_fit_are_an_error(arguments: tuple[object, ...]) -> None:
     with pytest.raises((TypeError, OverflowError, ValueError)):
         take(*arguments)  # type: ignore[arg-type]
+
+
+@given(st.binary(max_size=60))
+def test_whatever_payload_it_is_given_it_answers(data: bytes) -> None:
+    assert take_payload(data, *KNOWN) is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (), (b"", b"", b"", 1), ("", b"", b"", 1, 1), (b"", "", b"", 1, 1), (b"", b"", 5, 1, 1), (b"", b"", b"", -1, 1),
+        (b"", b"", b"", 1, 2**64), (b"", b"", b"x" * 129, 1, 1),
+    ],
+)  # fmt: skip
+def test_a_payload_with_arguments_that_do_not_fit_is_an_error(arguments: tuple[object, ...]) -> None:
+    with pytest.raises((TypeError, OverflowError, ValueError)):
+        take_payload(*arguments)  # type: ignore[call-arg,arg-type]
 
 
 @pytest.mark.parametrize(
@@ -456,6 +605,9 @@ def test_a_frame_whose_number_has_run_over_is_not_taken() -> None:
     assert taken(GOOD) is not None
     assert taken(GOOD, known=(*KNOWN[:2], 2**32 - 1, 1)) is not None
     assert taken(GOOD, known=(*KNOWN[:2], 2**32, 1)) is None
+    text = HEAD + b'/9j/"}'
+    assert take_payload(text, *KNOWN[:2], 2**32 - 1, 1) is not None
+    assert take_payload(text, *KNOWN[:2], 2**32, 1) is None
 
 
 @pytest.mark.parametrize("stream", ["s", "x" * 128])
