@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 from watchout.common import log, supervisor
 from watchout.common.errors import SettingsError, StartError
 from watchout.common.home import prepare_home
-from watchout.common.process import memory
+from watchout.common.process import descriptors, memory
 from watchout.common.process.alive_file import AliveFile
 from watchout.common.process.keeper_link import KeeperLink
 from watchout.common.process.process_name import claim_name, wanted_name
@@ -135,6 +135,7 @@ def run(name: str, build: Callable[[Settings], Process], options: Mapping[str, t
     source = SettingsSource(os.environ, {env: value for env, (_, value) in options.items()})
     settings = load_or_exit(source, options)
     memory.keep_little()
+    descriptors.raise_limit()
     log.setup(
         level=settings.log_level,
         format=settings.log_format,

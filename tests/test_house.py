@@ -365,6 +365,7 @@ def test_every_import_of_ours_is_of_the_namespace() -> None:
 
 def test_only_the_bus_knows_zeromq() -> None:
     knows = {
+        "common/bus/zeromq/accept_guard.py",
         "common/bus/zeromq/control.py",
         "common/bus/zeromq/local.py",
         "common/bus/zeromq/curve.py",

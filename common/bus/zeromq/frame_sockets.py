@@ -19,6 +19,7 @@ from typing import Final
 
 from watchout.common import log, supervisor
 from watchout.common.bus.peer_queue import Parts
+from watchout.common.bus.zeromq.accept_guard import short_now
 from watchout.common.bus.zeromq.frame_connection import FrameProtocol, FrameSender
 from watchout.common.bus.zeromq.zmtp import Deliver, encode_subscription
 from watchout.common.errors import StartError
@@ -84,10 +85,10 @@ class Binding:
             try:
                 raw, _ = await loop.sock_accept(self._listening)
             except OSError as error:  # out of descriptors, most likely
-                _log.warning("no connection could be accepted", socket=self._path.name, error=error.strerror)
+                supervisor.current().failed(f"accepting connections at {self._path.name}", error)
                 await asyncio.sleep(LONGEST_RETRY_S)
                 continue
-            if len(self._connections) >= MAX_CONNECTIONS:
+            if len(self._connections) >= MAX_CONNECTIONS or short_now(local=True):
                 raw.close()
             else:
                 await self._serve(loop, raw)

@@ -9,14 +9,18 @@ Control messages use libzmq; frames use `frame_sockets`, which speak the same pr
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import zmq
 
+from watchout.common import supervisor
 from watchout.common.bus.messages import MEMBER_ID_BYTES
 from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.zeromq import frame_sockets
+from watchout.common.bus.zeromq.accept_guard import AcceptGuard, short_now
 from watchout.common.bus.zeromq.control import (
     FRAME_MARGIN_BYTES,
     SocketReader,
@@ -30,6 +34,8 @@ from watchout.common.bus.zeromq.frame_connection import FrameSender
 from watchout.common.errors import StartError
 from watchout.common.home_files import CONTROL_SOCKET, FRAMES_IN_SOCKET, FRAMES_OUT_SOCKET
 from watchout.common.process import missing
+
+_SHORT: Final = "file descriptors are short: raise the limit (ulimit -n, LimitNOFILE)"
 
 
 class LocalRouterTransport:
@@ -61,9 +67,11 @@ class LocalRouterTransport:
             home / FRAMES_OUT_SOCKET, frame_bytes, topic_bytes=MEMBER_ID_BYTES, key_of=queue_key
         )
         self._control = new_control_socket(zmq.ROUTER)
+        self._guard = AcceptGuard(self._control, self._judge)
         try:
             self._control.bind(f"ipc://{home / CONTROL_SOCKET}")  # last: a member that can join can also send frames
         except zmq.ZMQError as error:
+            self._guard.close()
             raise StartError(f"cannot bind {home / CONTROL_SOCKET}: {error.strerror}") from None
         self._reader = SocketReader(self._control, self._on_parts)
         self._malformed = 0
@@ -130,9 +138,16 @@ class LocalRouterTransport:
     def close(self) -> None:
         """Close all sockets; control messages already queued get `LINGER_MS`."""
         self._reader.close()
+        self._guard.close()
         self._control.close()
         self._frames_in.close()
         self._frames_out.close()
+
+    def _judge(self, _: str) -> bool:
+        """Whether a process that has just connected may stay."""
+        if short := short_now(local=True):
+            supervisor.current().failed("accepting processes of this machine", OSError(errno.EMFILE, _SHORT))
+        return not short
 
     def _on_parts(self, parts: list[bytes]) -> None:
         if len(parts) != 2 or len(parts[0]) != MEMBER_ID_BYTES or is_remote(parts[0]):

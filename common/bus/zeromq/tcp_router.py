@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from watchout.common import log
 from watchout.common.bus import credit
@@ -16,14 +15,19 @@ from watchout.common.bus.credit import Receipt, WindowCredit
 from watchout.common.bus.frames import FOR_ALERT, read_frame_head
 from watchout.common.bus.messages import MAX_CONTROL_BYTES, MEMBER_ID_BYTES
 from watchout.common.bus.peer_queue import Parts, PeerQueue
+from watchout.common.bus.zeromq.accept_guard import AcceptGuard, short_now
+from watchout.common.bus.zeromq.arrivals import Arrivals
 from watchout.common.bus.zeromq.control import FRAME_MARGIN_BYTES, SocketReader, is_remote, queue_key, send_parts
 from watchout.common.bus.zeromq.curve import AllowList, Pair
 from watchout.common.bus.zeromq.local import LocalRouterTransport
-from watchout.common.bus.zeromq.tcp import FRAME_BEGIN, FRAMES_SUFFIX, new_tcp_socket, z85_key
+from watchout.common.bus.zeromq.tcp import FRAME_BEGIN, FRAMES_SUFFIX, HANDSHAKE_MS, new_tcp_socket, z85_key
 from watchout.common.errors import BusError, StartError
 
 #: Members over TCP at once; messages of further ones are dropped.
 MAX_REMOTE: Final = 1_000
+#: Connections whose peers have not shown a key, of all and of one address; more are closed at once.
+MAX_ARRIVALS: Final = 64
+MAX_ARRIVALS_OF_ONE: Final = 16
 #: A refusal is logged at most this often, in seconds.
 WARN_EVERY_S: Final = 5.0
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
@@ -89,8 +93,10 @@ class TcpRouterTransport:
         self._warned_at = float("-inf")
         #: Messages dropped because of their form.
         self.malformed = 0
-        #: Refused connections by reason: `key` (not on the list), `handshake` (no CURVE, or for another router's key).
+        #: Refused connections by reason: `key` (not on the list), `handshake` (no CURVE, or for another router's key),
+        #: `room` (too many that have shown no key, or too few file descriptors).
         self.refusals: Counter[str] = Counter()
+        self._arrivals = Arrivals(MAX_ARRIVALS, MAX_ARRIVALS_OF_ONE, HANDSHAKE_MS / 1000)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         # Without a ZAP handler libzmq accepts every key, so the handler is bound before the port.
         self._zap = self._context.socket(zmq.REP)
@@ -104,11 +110,10 @@ class TcpRouterTransport:
         self._socket.setsockopt(zmq.CURVE_SECRETKEY, z85_key(pair.secret))
         self._socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
         self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        events = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-        self._monitor = self._socket.get_monitor_socket(events)
+        self._guard = AcceptGuard(self._socket, self._judge, self._on_handshake_failed)
         self._zap_reader = SocketReader(self._zap, self._on_zap_request)
         self._reader = SocketReader(self._socket, self._on_parts, frames=True)
-        self._readers = [self._zap_reader, self._reader, SocketReader(self._monitor, self._on_monitor_event)]
+        self._readers = [self._zap_reader, self._reader]
         try:
             self._socket.bind(url)
         except zmq.ZMQError as error:
@@ -182,8 +187,8 @@ class TcpRouterTransport:
             reader.close()
         if self._acknowledging is not None:
             self._acknowledging.cancel()
-        self._socket.disable_monitor()
-        for socket in (self._monitor, self._zap, self._socket):
+        self._guard.close()
+        for socket in (self._zap, self._socket):
             socket.close()
         self._context.term()
 
@@ -193,18 +198,30 @@ class TcpRouterTransport:
         key = rest[4].hex() if len(rest) == 5 and rest[3] == b"CURVE" and version == b"1.0" else ""
         self._allowed.refresh()
         name = self._allowed.name_of(key)
-        if name is None:
+        if name is not None:
+            self._arrivals.proved(rest[1].decode())
+        else:
             self.refusals["key"] += 1
             self._warn("a key that is not allowed was refused; `watchout-ctl keys allow NAME KEY` lets it in", key=key)
         status, text = (b"400", b"not allowed") if name is None else (b"200", b"OK")
         self._zap.send_multipart([b"1.0", request, status, text, b"" if name is None else key.encode(), b""])
         self._zap_reader.check()
 
-    def _on_monitor_event(self, parts: list[bytes]) -> None:
-        event = parse_monitor_message(parts)
-        if event["event"] != zmq.EVENT_MONITOR_STOPPED:
-            self.refusals["handshake"] += 1
-            self._warn("a connection was refused: it speaks no CURVE, or is meant for another router")
+    def _judge(self, address: str) -> bool:
+        """Whether a new connection may stay, until its peer has shown a key."""
+        if short_now():
+            why = "file descriptors are short"
+        elif not self._arrivals.comes(address, self._loop.time()):
+            why = "too many connections have shown no key"
+        else:
+            return True
+        self.refusals["room"] += 1
+        self._warn("a connection was refused: there is no room for it", peer=address, reason=why)
+        return False
+
+    def _on_handshake_failed(self) -> None:
+        self.refusals["handshake"] += 1
+        self._warn("a connection was refused: it speaks no CURVE, or is meant for another router")
 
     def _warn(self, what: str, **values: object) -> None:
         now = self._loop.time()

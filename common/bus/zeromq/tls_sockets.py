@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from watchout.common import log, supervisor
+from watchout.common.bus.zeromq.accept_guard import short_now
 from watchout.common.bus.zeromq.frame_connection import FrameProtocol, FrameSender
 from watchout.common.bus.zeromq.frame_sockets import LISTEN_BACKLOG, Connect, Dialing
 from watchout.common.bus.zeromq.mesh_certificates import MeshCertificates, refusal_reason
@@ -100,12 +101,14 @@ class TlsBinding:
             try:
                 raw, peer = await loop.sock_accept(self._listening)
             except OSError as error:  # out of descriptors, most likely
-                _log.warning("no connection of another host could be accepted", error=reason(error))
+                supervisor.current().failed("accepting connections of other hosts", error)
                 await asyncio.sleep(_ACCEPT_AGAIN_S)
                 continue
             address = str(peer[0])
             if len(self._connections) >= MAX_CONNECTIONS:
                 self._refuse(raw, address, f"{MAX_CONNECTIONS} connections are open already")
+            elif short_now():
+                self._refuse(raw, address, "file descriptors are short")
             elif len(self._handshakes) >= MAX_HANDSHAKES or self._of_one[address] >= MAX_HANDSHAKES_OF_ONE:
                 self._refuse(raw, address, "too many connections without a certificate")
             else:

@@ -26,6 +26,7 @@ from watchout.common.bus.zeromq import echoes, mesh_certificates, mesh_links, tl
 from watchout.common.bus.zeromq.mesh_certificates import MeshFiles
 from watchout.common.bus.zeromq.tls_mesh import TlsFrameMesh
 from watchout.common.errors import StartError
+from watchout.common.process import descriptors
 from watchout.common.settings.mesh_listen import MeshListen
 
 Make = Callable[..., tuple[TlsFrameMesh, list[bytes]]]
@@ -172,6 +173,25 @@ async def test_strangers_that_say_nothing_are_bounded_and_closed(
     await until(lambda: a.refused == 12)
     for _, writer in silent:
         writer.transport.abort()
+
+
+async def test_nobody_new_comes_in_while_descriptors_are_short_and_who_is_in_stays(
+    ca: Authority, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, at_a = make(ca.home("a", "127.0.0.1"))
+    b, _ = make(ca.home("b", "127.0.0.2"), "127.0.0.2")
+    c, _ = make(ca.home("c", "127.0.0.3"), "127.0.0.3")
+    assert a.address
+    b.send_frame(a.address, frame(1), 0.0)
+    await until(lambda: at_a == [whole(1)])
+    monkeypatch.setattr(descriptors, "count_open", descriptors.limit)
+    c.send_frame(a.address, frame(2, "late"), 0.0)
+    await until(lambda: a.refused > 1)
+    b.send_frame(a.address, frame(3), 0.0)
+    await until(lambda: at_a[-1] == whole(3))
+    assert whole(2, "late") not in at_a
+    monkeypatch.undo()
+    await until(lambda: at_a[-1] == whole(2, "late"))
 
 
 async def test_a_host_that_the_certificate_does_not_name_gets_no_frames_and_the_log_says_why(

@@ -20,8 +20,9 @@ from watchout.common.bus.zeromq.control import is_remote, new_member_id
 from watchout.common.bus.zeromq.curve import AllowList, Pair
 from watchout.common.bus.zeromq.tcp import RouterAddress
 from watchout.common.bus.zeromq.tcp_member import TcpMemberTransport
-from watchout.common.bus.zeromq.tcp_router import MAX_REMOTE, TcpRouterTransport
+from watchout.common.bus.zeromq.tcp_router import MAX_ARRIVALS_OF_ONE, MAX_REMOTE, TcpRouterTransport
 from watchout.common.errors import StartError
+from watchout.common.process import descriptors
 
 MAX_BYTES = 1 << 20
 #: What must come gets this long.
@@ -170,6 +171,50 @@ async def test_bytes_that_are_no_zmtp_do_not_affect_other_members(site: Site) ->
     with socket.create_connection((host, int(port))) as raw:
         raw.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + b"\0" * 10_000)
         await member.exchange(b"still here")
+
+
+@contextlib.contextmanager
+def strangers(url: str, number: int) -> Iterator[list[socket.socket]]:
+    """So many connections that say nothing."""
+    host, port = url.removeprefix("tcp://").split(":")
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(number)]
+
+
+async def test_connections_that_show_no_key_are_bounded_and_who_has_a_key_is_not_kept_out_by_those_of_others(
+    site: Site,
+) -> None:
+    early = site.member()
+    await early.joins(site.router)
+    refusals = site.router.bus.refusals
+    with strangers(site.url, MAX_ARRIVALS_OF_ONE + 10):
+        await eventually(lambda: refusals["room"] == 10, COMES_S, "the others are closed at once")
+        await early.exchange(b"still here")
+        await eventually(lambda: refusals["handshake"] == MAX_ARRIVALS_OF_ONE, COMES_S, "they end by themselves")
+    late = site.member()
+    await late.joins(site.router)
+    assert refusals == {"room": 10, "handshake": MAX_ARRIVALS_OF_ONE}, "each is counted once"
+
+
+async def test_members_that_come_and_go_are_not_taken_for_strangers(site: Site) -> None:
+    for _ in range(MAX_ARRIVALS_OF_ONE):
+        await site.member().joins(site.router)
+    assert not site.router.bus.refusals
+
+
+async def test_whoever_comes_is_turned_away_while_descriptors_are_short(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early, refusals = site.member(), site.router.bus.refusals
+    await early.joins(site.router)
+    monkeypatch.setattr(descriptors, "count_open", descriptors.limit)
+    with strangers(site.url, 3):
+        await eventually(lambda: refusals["room"] == 3, COMES_S)
+    late = site.member()
+    await eventually(lambda: refusals["room"] > 3, COMES_S)
+    await early.exchange(b"still here")
+    monkeypatch.undo()
+    await late.joins(site.router)
 
 
 async def test_messages_under_a_removed_key_are_dropped_until_it_is_allowed_again(site: Site) -> None:

@@ -13,7 +13,9 @@ import pytest
 import zmq
 
 from tests.kit.clients import eventually
+from watchout.common import supervisor
 from watchout.common.bus.zeromq.local import CONTROL_SOCKET, LocalMemberTransport, LocalRouterTransport
+from watchout.common.process import descriptors
 
 
 class Router:
@@ -84,3 +86,25 @@ async def test_a_member_whose_connection_is_never_greeted_connects_anew() -> Non
         finally:
             member.close()
             router.transport.close()
+
+
+async def test_while_descriptors_are_short_nobody_new_comes_in_and_who_is_in_goes_on(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [LocalMemberTransport(router.home, max_message_bytes=1000, on_control=lambda _: None) for _ in range(2)]
+    early, late = members
+    try:
+        await eventually(lambda: early.send_control(b"in"))
+        await eventually(lambda: len(router.arrived) == 1)
+        late.close()
+        monkeypatch.setattr(descriptors, "count_open", descriptors.limit)
+        members[1] = late = LocalMemberTransport(router.home, max_message_bytes=1000, on_control=lambda _: None)
+        await eventually(lambda: supervisor.current().failures["accepting processes of this machine"] > 1)
+        assert early.send_control(b"still in")
+        await eventually(lambda: len(router.arrived) == 2)
+        monkeypatch.undo()
+        await eventually(lambda: late.send_control(b"in too"))
+        await eventually(lambda: router.arrived[-1][1] == b"in too")
+    finally:
+        for member in members:
+            member.close()
