@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from watchout.common.errors import StartError
 from watchout.common.home import check_file
+from watchout.common.toolbox import sqlite_alone
 
 DEFAULT_USER: Final = "watchout"
 DAY_S: Final = 86_400.0
@@ -139,7 +140,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     """Open the file as `ensure` leaves it. Raises `StartError` for every failure of the file."""
     try:
         _create(path)
-        with contextlib.closing(sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)) as db:
+        with contextlib.closing(sqlite_alone.open_file(str(path), timeout=BUSY_S, isolation_level=None)) as db:
             if not _has_schema(db):
                 with _transaction(db):
                     _make_schema(db)

@@ -24,6 +24,7 @@ import msgspec
 from watchout.common.home import check_file, prepare_home
 from watchout.common.home_files import EPOCH_FILE, KEPT_DATABASES, KEPT_DIRECTORIES, KEPT_KEYS
 from watchout.common.process.about import version
+from watchout.common.toolbox import sqlite_alone
 from watchout.common.toolbox.reason import reason
 from watchout.ctl.backup.contents import (
     CONTENTS_FILE,
@@ -149,7 +150,9 @@ def copy_database(path: Path, copy: Path) -> None:
     try:
         with (
             contextlib.closing(
-                sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_S, isolation_level=None)
+                sqlite_alone.open_file(
+                    f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_S, isolation_level=None
+                )
             ) as source,
             contextlib.closing(sqlite3.connect(copy)) as target,
         ):

@@ -19,6 +19,7 @@ from urllib.parse import quote
 import aiosqlite
 
 from watchout.common import log
+from watchout.common.toolbox.sqlite_alone import ALONE, TOUCH, lacks_room
 from watchout.identity.schema.catalogue import Layout, SchemaColumn, TablesFound
 from watchout.identity.schema.dialects import SQLITE, Dialect
 from watchout.identity.schema.plan import Plan
@@ -67,6 +68,7 @@ class SqliteStore(DatabaseStore):
         self._ensure = ensure
         self._opening: asyncio.Task[aiosqlite.Connection] | None = None
         self._file: tuple[int, int] | None = None
+        self._alone = False
 
     async def _prepare(self) -> None:
         if self._ensure is not None:
@@ -76,8 +78,8 @@ class SqliteStore(DatabaseStore):
         await self._drop()
 
     async def _run(self, choose: Choose, keys: Sequence[str]) -> list[Any]:
-        connection = await self._connected()
         try:
+            connection = await self._connected()
             ((version,),) = await connection.execute_fetchall("pragma schema_version")
             if (plan := self.plan) is not None and plan.state.mark != str(version):
                 self._plans.expire()
@@ -95,6 +97,9 @@ class SqliteStore(DatabaseStore):
             self._plans.expire()
             await self._drop()
             raise
+        finally:
+            if self._alone:  # other gateways wait for their turn
+                await self._drop()
 
     def _write(self, sql: str, parameter: str, then: str) -> list[Any]:
         """Find the rows and delete them on a connection of its own; the one for look-ups stays read-only. Blocks."""
@@ -156,9 +161,26 @@ class SqliteStore(DatabaseStore):
                 self._opening = None
 
     async def _connect(self) -> aiosqlite.Connection:
+        try:
+            connection, alone = await self._connect_with(), False
+        except sqlite3.OperationalError as exc:
+            if not lacks_room(exc):
+                raise
+            connection, alone = await self._connect_with(ALONE), True
+        if alone and not self._alone:
+            _log.warning(
+                "there is no room beside the session store: one process at a time reads it", file=str(self._path)
+            )
+        elif self._alone and not alone:
+            _log.info("there is room beside the session store again", file=str(self._path))
+        self._alone = alone
+        return connection
+
+    async def _connect_with(self, *first: str) -> aiosqlite.Connection:
         connection = await aiosqlite.connect(self._uri, **self._options)
         try:
-            await connection.execute_fetchall("pragma query_only = 1")
+            for statement in (*first, "pragma query_only = 1", TOUCH):
+                await connection.execute_fetchall(statement)
         except BaseException:
             await connection.close()
             raise

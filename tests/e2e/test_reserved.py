@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit import disks
 from tests.kit.clients import Clients, Viewer, eventually, http, new_name
 from tests.kit.processes import BIN, Watchout, poll, running
 from watchout.common.home_files import EPOCH_FILE, RESERVATIONS_FILE
@@ -253,31 +254,8 @@ async def test_an_operator_sees_a_reservation_and_releases_it(two_gateways: Watc
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MiB; needs the right to mount."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted: {mounted.stderr.decode()}")
-    try:
+    with disks.small_disk(tmp_path / "disk") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def fill(place: Path) -> Path:
-    """Take all the room that is left."""
-    filling = place / "filling"
-    with filling.open("wb", buffering=0) as file:
-        for size in (4096, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                continue
-    return filling
 
 
 async def test_a_router_that_restarts_on_a_full_disk_starts_and_names_what_it_could_not_write(
@@ -293,7 +271,7 @@ async def test_a_router_that_restarts_on_a_full_disk_starts_and_names_what_it_co
     await viewer.subscribe(stream)
     tokens = {user: started.token(user) for user in ("bob", "mallory")}  # the store cannot take any later
     monkeypatch.setattr(started, "token", tokens.__getitem__)
-    filling = fill(small_disk)
+    filling = disks.fill(small_disk)
     for _ in range(2):
         restart_router(started)
         await serves(started)

@@ -578,3 +578,21 @@ async def test_a_named_file_is_used_but_never_made(tmp_path: Path, slashes: str)
 
 def test_a_postgres_url_opens_the_postgres_store() -> None:
     assert isinstance(open_store(load({"DATABASE_URL": "postgres://u:p@127.0.0.1:1/x"})), PostgresStore)
+
+
+async def test_gateways_take_turns_where_there_is_no_room_for_their_common_index(path: Path, opened: Opened) -> None:
+    token = mint_token(path)
+    index = path.with_name("sessions.db-shm")
+    index.symlink_to("nowhere")  # SQLite follows no links
+    with capture_logs() as logs:
+        stores = [await opened(path) for _ in range(2)]
+        for store in stores * 3:
+            assert await verify(store, token)
+        for store in stores:
+            assert not await verify(store, UNKNOWN)
+        index.unlink()
+        for store in stores * 2:
+            assert await verify(store, token)
+    said = [line["event"] for line in logs if "room beside" in line["event"]]
+    none = "there is no room beside the session store: one process at a time reads it"
+    assert said == [none, none, *["there is room beside the session store again"] * 2]
