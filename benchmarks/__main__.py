@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ import click
 
 from benchmarks import report
 from benchmarks.plan import NAMES, ROUNDS, Selection
+from benchmarks.repeats import with_repeats
 from benchmarks.runner import SCRATCH, machine, new_results, raise_open_files, save, until_ended
 from benchmarks.systems import ALL
 
@@ -31,6 +33,9 @@ def main(
 ) -> None:
     """Measure watchout beside other relays, in one run and in alternation.
 
+    After the rounds, the runs of goals that these do not decide are repeated, for at most 12 rounds in all and until
+    36 minutes after the beginning.
+
     Everything at once, with all rounds, writes benchmarks/results/latest.json and docs/performance.md; any other run
     writes below build/bench/results, or to --out. Exit code 1: some run failed; 130: ended by a signal.
     """
@@ -40,7 +45,8 @@ def main(
         raise click.UsageError(f"none of these systems runs at these points: {', '.join(systems)}")
     raise_open_files()
     raw = new_results(selection, "benchmarks", machine(taking_part))
-    ended = asyncio.run(until_ended(selection.turns(), raw))
+    began = time.monotonic()
+    ended = asyncio.run(until_ended(with_repeats(selection, raw, lambda: time.monotonic() - began), raw))
     whole = ended and not quick and not only and not systems and selection.rounds >= ROUNDS
     file = LATEST if whole and out is None else (out or SCRATCH) / ("quick.json" if quick else "runs.json")
     save(raw, file)

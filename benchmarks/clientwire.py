@@ -11,6 +11,7 @@ import base64
 import hashlib
 from typing import Final
 
+CONTINUATION: Final = 0x0
 TEXT: Final = 0x1
 BINARY: Final = 0x2
 CLOSE: Final = 0x8
@@ -55,15 +56,15 @@ def masked(data: bytes, mask: bytes, at: int = 0) -> bytes:
     return (int.from_bytes(data, "big") ^ int.from_bytes(key, "big")).to_bytes(len(data), "big")
 
 
-def header(opcode: int, length: int, mask: bytes) -> bytes:
-    """Header of a whole masked frame (RFC 6455 section 5.2)."""
+def header(opcode: int, length: int, mask: bytes, *, fin: bool = True) -> bytes:
+    """Header of a masked frame (RFC 6455 section 5.2); not `fin`: more fragments of its message follow."""
     if length < 126:
         size = bytes([MASKED | length])
     elif length < 1 << 16:
         size = bytes([MASKED | 126]) + length.to_bytes(2, "big")
     else:
         size = bytes([MASKED | 127]) + length.to_bytes(8, "big")
-    return bytes([FIN | opcode]) + size + mask
+    return bytes([FIN * fin | opcode]) + size + mask
 
 
 def message(opcode: int, payload: bytes, mask: bytes) -> bytes:

@@ -15,14 +15,15 @@ from typing import Annotated, Any, Final
 import msgspec
 
 SUBJECT: Final = "watchout"
-PEERS: Final = ("bun", "nchan", "ws", "broadcast")
-#: The two that the goals of CPU are set against.
-STRONG_PEERS: Final = ("bun", "nchan")
+PEERS: Final = ("bun", "bun-raw", "nchan", "ws", "broadcast")
+#: The two that the goals of CPU are set against: they look at no frame.
+STRONG_PEERS: Final = ("bun-raw", "nchan")
 FLOOR_UVLOOP: Final = "floor-uvloop"
 FLOOR_C: Final = "floor-c"
 SYSTEMS: Final = {
     SUBJECT: "watchout",
     "bun": "Bun publish",
+    "bun-raw": "Bun publish, raw",
     "nchan": "Nchan",
     "ws": "ws on Node",
     "broadcast": "websockets broadcast",
@@ -31,10 +32,30 @@ SYSTEMS: Final = {
 }
 """Each system and its name in tables, in their order."""
 LOADS: Final = ("json-1x50", "json-1x10", "json-50x1", "bin-1x50", "bin-1x10", "bin-50x1")
+"""The loads at which all peers are measured."""
+MORE_LOADS: Final = ("json-1x50-low", "json-1x10-low", "json-50x1-low", "json-8k-1x10", "json-200k-1x10")
+"""Those at which the strong ones are: few frames a second, and frames of other sizes."""
+WRITTEN: Final = {
+    "json-1x50": ("json-spaces-1x50", "json-fields-1x50", "json-slashes-1x50"),
+    "json-50x1": ("json-spaces-50x1", "json-fields-50x1", "json-slashes-50x1", "json-fragments-50x1"),
+}
+"""Loads with compact JSON, and the same with cameras that write it in other ways."""
 POINTS: Final = {
     "json-1x50": "JSON, 1 → 50",
     "json-1x10": "JSON, 1 → 10",
     "json-50x1": "JSON, 50 × (1 → 1)",
+    "json-1x50-low": "JSON, 1 → 50, 15 fps",
+    "json-1x10-low": "JSON, 1 → 10, 15 fps",
+    "json-50x1-low": "JSON, 50 × (1 → 1), 15 fps",
+    "json-8k-1x10": "JSON, 8 kB, 1 → 10",
+    "json-200k-1x10": "JSON, 200 kB, 1 → 10",
+    "json-spaces-1x50": "JSON with spaces, 1 → 50",
+    "json-fields-1x50": "JSON with three more fields, 1 → 50",
+    "json-slashes-1x50": "JSON with escaped slashes, 1 → 50",
+    "json-spaces-50x1": "JSON with spaces, 50 × (1 → 1)",
+    "json-fields-50x1": "JSON with three more fields, 50 × (1 → 1)",
+    "json-slashes-50x1": "JSON with escaped slashes, 50 × (1 → 1)",
+    "json-fragments-50x1": "JSON in fragments, 50 × (1 → 1)",
     "bin-1x50": "binary, 1 → 50",
     "bin-1x10": "binary, 1 → 10",
     "bin-50x1": "binary, 50 × (1 → 1)",
@@ -57,6 +78,8 @@ POINTS: Final = {
 WHOLE: Final = 0.99
 #: Greatest less least over median; above this a figure is called noisy.
 NOISY_SPREAD: Final = 0.25
+#: How sure a goal is reached or not before its figure counts as decided.
+CONFIDENCE: Final = 0.85
 #: When the load itself writes later than this at p99, its latencies are partly its own.
 LATE_MS: Final = 3.0
 #: When the load takes more of a core than this, it may be what limits.
@@ -214,6 +237,22 @@ class Figure:
     def noisy(self) -> bool:
         """Whether the rounds differ by more than `NOISY_SPREAD` of the median."""
         return self.high - self.low > NOISY_SPREAD * abs(self.median)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the median of very many rounds is, with at least `CONFIDENCE` if there are four rounds or more.
+
+        It is bounded by two of the values, whatever distribution they have: the number of rounds below that median is
+        binomial with probability 1/2. With fewer rounds it is all between the least and the greatest.
+        """
+        ordered, rounds = sorted(self.values), len(self.values)
+        cut, outside = 0, 2 / 2**rounds
+        while (
+            2 * (cut + 1) < rounds
+            and 1 - (outside := outside + 2 * math.comb(rounds, cut + 1) / 2**rounds) >= CONFIDENCE
+        ):
+            cut += 1
+        return ordered[cut], ordered[-1 - cut]
 
 
 Quantity = Callable[[Run], float | None]

@@ -9,6 +9,7 @@ from typing import Final
 from benchmarks.figures import (
     FLOOR_UVLOOP,
     LOADS,
+    MORE_LOADS,
     PEERS,
     POINTS,
     STRONG_PEERS,
@@ -31,6 +32,7 @@ class Goal:
     """One goal. `sentence` states it; `points` are those at which watchout must deliver all frames.
 
     `subject`: the point and the quantity in which peers and floors are compared beside the goal, if there is one.
+    `against_at`: the point at which the peers run that it is set against; None: the first of `points`.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Goal:
     unit: str = "×"
     at_least: bool = False
     subject: tuple[str, Quantity] | None = None
+    against_at: str | None = None
 
     def holds(self, value: float) -> bool:
         """Whether the value is on the right side of the bound, or on it."""
@@ -49,13 +52,17 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a goal is reached; None: it was not measured. `why`: why it counts as missed whatever the figure is."""
+    """Whether a goal is reached; None: it was not measured. `why`: why it counts as missed whatever the figure is.
+
+    `decided`: whether more rounds are not expected to change that; False: the interval of the figure holds the bound.
+    """
 
     goal: Goal
     measured: Measured | None
     reached: bool | None
     rounds_reached: int = 0
     why: str = ""
+    decided: bool = True
 
 
 def judge(goal: Goal, runs: Runs) -> Verdict:
@@ -64,8 +71,11 @@ def judge(goal: Goal, runs: Runs) -> Verdict:
     measured = goal.measure(runs)
     if measured is None:
         return Verdict(goal, None, False if why else None, why=why)
-    values = measured.figure.values
-    return Verdict(goal, measured, goal.holds(measured.figure.median) and not why, sum(map(goal.holds, values)), why)
+    figure = measured.figure
+    decided = bool(why) or len({goal.holds(end) for end in figure.interval}) == 1
+    return Verdict(
+        goal, measured, goal.holds(figure.median) and not why, sum(map(goal.holds, figure.values)), why, decided
+    )
 
 
 def _against(goal: Goal, runs: Runs) -> str:
@@ -93,7 +103,16 @@ def _binary(point: str, json_point: str) -> Goal:
         0.75,
         (point, json_point),
         subject=(point, cpu_us),
+        against_at=json_point,
     )
+
+
+def _written(point: str, plain: str, how: str, bound: float) -> Goal:
+    return _two_points(
+        f"CPU, {POINTS[point]}, against compact JSON",
+        f"CPU per delivered frame of cameras whose JSON has {how}: ≤ {bound} of that with compact JSON.",
+        bound, point, plain, cpu_us,
+    )  # fmt: skip
 
 
 def _floor(point: str, bound: float) -> Goal:
@@ -148,20 +167,32 @@ GOALS: Final[tuple[Goal, ...]] = (
     *(
         _versus_peers(
             "CPU",
-            "CPU per delivered frame, JSON, 1→50 and 1→10: ≤ 1.0 of the better one of Bun's publish and Nchan.",
+            "CPU per delivered frame, JSON, many frames and few, small and large ones: ≤ 1.0 of the better one of Bun's"
+            " publish, which looks at nothing, and Nchan.",
             1.0, point, STRONG_PEERS, cpu_us,
         )
-        for point in ("json-1x50", "json-1x10")
+        for point in ("json-1x50", "json-1x10", "json-50x1", *MORE_LOADS)
     ),
-    _versus_peers(
-        "CPU",
-        "CPU per delivered frame, JSON, 50×(1→1): ≤ 0.85 of the better one of Bun's publish and Nchan.",
-        0.85, "json-50x1", STRONG_PEERS, cpu_us,
+    *(
+        _written(f"json-{envelope}-{shape}", f"json-{shape}", how, bound)
+        for envelope, how, bound in (
+            ("spaces", "spaces", 1.05),
+            ("fields", "three more fields", 1.15),
+            ("slashes", "escaped slashes", 1.15),
+        )
+        for shape in ("1x50", "50x1")
+    ),
+    _written("json-fragments-50x1", "json-50x1", "two fragments a frame", 1.5),
+    *(
+        _versus_peers(
+            "CPU", "CPU per delivered frame, binary to binary: ≤ 1.1 of Nchan's.", 1.1, point, ("nchan",), cpu_us
+        )
+        for point in ("bin-1x50", "bin-1x10", "bin-50x1")
     ),
     *(_binary(f"bin-{shape}", f"json-{shape}") for shape in ("1x50", "1x10", "50x1")),
     *(
-        _versus_peers("p99", "Latency p99 at those loads: ≤ 1.0 of the best of the peers.", 1.0, point, PEERS, p99_ms)
-        for point in LOADS
+        _versus_peers("p99", "Latency p99 at those loads: ≤ 1.1 of the best of the peers.", 1.1, point, PEERS, p99_ms)
+        for point in (*LOADS, *MORE_LOADS)
     ),
     _two_points(
         "CPU with ML",

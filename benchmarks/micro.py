@@ -46,6 +46,8 @@ TOKEN: Final = b'"' + pybase64.b64encode(PICTURE) + b'"'
 MESSAGE: Final = b'{"type":"video-frame","streamId":"door","data":%b,"timestamp":1790000000000}' % TOKEN
 MASK: Final = b"\x37\xfa\x21\x3d"
 MAX_ROUNDS: Final = 1000
+ROUNDS: Final = 15
+SLICE_S: Final = 0.02
 MAX_CALLS: Final = 10_000_000
 
 Call = Callable[[], object]
@@ -450,8 +452,8 @@ def _rest(name: str) -> str:
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(1, MAX_ROUNDS), default=15, show_default=True)
-@click.option("--slice", "slice_s", type=click.FloatRange(1e-4, 10), default=0.02, show_default=True,
+@click.option("--rounds", type=click.IntRange(1, MAX_ROUNDS), default=ROUNDS, show_default=True)
+@click.option("--slice", "slice_s", type=click.FloatRange(1e-4, 10), default=SLICE_S, show_default=True,
               help="Seconds for one function in one round.")  # fmt: skip
 @click.option("--only", multiple=True, help="Only functions whose name contains this; may be given again.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, not text.")

@@ -16,7 +16,19 @@ import click
 import msgspec
 
 from benchmarks import figures
-from benchmarks.figures import FLOOR_C, FLOOR_UVLOOP, LOADS, PEERS, POINTS, SUBJECT, SYSTEMS, Figure, Runs
+from benchmarks.figures import (
+    FLOOR_C,
+    FLOOR_UVLOOP,
+    LOADS,
+    MORE_LOADS,
+    PEERS,
+    POINTS,
+    SUBJECT,
+    SYSTEMS,
+    WRITTEN,
+    Figure,
+    Runs,
+)
 from benchmarks.goals import GOALS, Goal, Verdict, judge
 from benchmarks.micro import Micro, render_markdown
 
@@ -101,6 +113,8 @@ def render(
         "### Memory",
         _memory(runs),
     ]
+    if written := _written(runs):
+        parts += ["### The JSON of cameras", written]
     if pairs := _pairs(runs):
         parts += ["### watchout against itself", pairs]
     if shares := _processes(runs):
@@ -175,11 +189,12 @@ def _goals(runs: Runs) -> str:
                 c_floor,
             )
         )
-    counted = [v.reached for v in verdicts]
+    counted = [v.reached if v.decided else "undecided" for v in verdicts]
     summary = (
         f"{counted.count(True)} of {len(counted)} reached, {counted.count(False)} not reached, "
-        f"{counted.count(None)} not measured. "
-        "Each result is the median of the rounds, with minimum and maximum; ≈ marks noisy ones."
+        f"{counted.count('undecided')} undecided, {counted.count(None)} not measured. "
+        "Each result is the median of the rounds, with minimum and maximum; ≈ marks noisy ones. Undecided: with "
+        f"{100 * figures.CONFIDENCE:.0f} % confidence the rounds do not tell on which side of the bound the median is."
     )
     head = ("goal", "bound ", "result ", "", "of the best peer ", "of the uvloop floor ", "of the C floor ")
     promised = "\n".join(f"- {sentence}" for sentence in dict.fromkeys(goal.sentence for goal in GOALS))
@@ -196,6 +211,8 @@ def _verdict(verdict: Verdict) -> str:
         return f"{text}: {verdict.why}"
     rounds = len(verdict.measured.figure.values) if verdict.measured else 0
     held = verdict.rounds_reached
+    if not verdict.decided:
+        return f"undecided: {held} of {rounds} rounds reach it"
     return text if held in (0, rounds) else f"{text}, noisy: {held} of {rounds} rounds"
 
 
@@ -216,7 +233,7 @@ def _beside(runs: Runs, goal: Goal) -> tuple[str, str, str]:
 
 def _cpu(runs: Runs) -> str:
     rows = []
-    for point in LOADS:
+    for point in (*LOADS, *MORE_LOADS):
         peer = runs.best(point, PEERS, figures.cpu_us)
         for system in runs.systems(point):
             against = None if peer in (None, system) else peer
@@ -270,7 +287,7 @@ def _latency(runs: Runs) -> str:
                   figures.load_cores)  # fmt: skip
     rows = [
         (POINTS[point], _shown(system), *(spread(runs.figure(point, system, quantity)) for quantity in quantities))
-        for point in LOADS
+        for point in (*LOADS, *MORE_LOADS)
         for system in runs.systems(point)
     ]
     head = ("load", "system", "p50 ", "p99 ", "p99.9 ", "max ", "load late, p99 ", "load's cores ")
@@ -295,6 +312,31 @@ def _memory(runs: Runs) -> str:
     return (
         "Proportional set size of all processes of a system under load, in MiB; memory that an idle connection adds, in"
         f" kB of 1000 bytes.\n\n{table(head, rows)}"
+    )
+
+
+def _written(runs: Runs) -> str:
+    """watchout with cameras that write their JSON in several ways."""
+    measured = [
+        (plain, point)
+        for plain, others in WRITTEN.items()
+        if any(map(runs.systems, others))
+        for point in (plain, *others)
+    ]
+    rows = [
+        (
+            POINTS[point],
+            spread(runs.figure(point, SUBJECT, figures.cpu_us)),
+            ratio(runs.ratio(point, SUBJECT, plain, SUBJECT, figures.cpu_us)) if point != plain else NONE,
+            *delivered(runs, point, SUBJECT),
+            "; ".join(figures.remarks(runs, point, SUBJECT)),
+        )
+        for plain, point in measured
+    ]
+    if not rows:
+        return ""
+    return "CPU per delivered frame of watchout.\n\n" + table(
+        ("load", "µs ", "of compact JSON ", "sent ", "delivered ", "remarks"), rows
     )
 
 

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 import pybase64
 
-from benchmarks.clientwire import BINARY, TEXT, header, masked
+from benchmarks.clientwire import BINARY, CONTINUATION, TEXT, header, masked
 from benchmarks.load.model import LoadFault, Plan
 
 DATA: Final = Path(__file__).parents[1] / "data"
@@ -25,11 +25,22 @@ class Envelope(msgspec.Struct):
     data: str
     timestamp: int
     frameId: int = 0  # noqa: N815
+    width: int = 0
+    height: int = 0
+    rotation: int = 0
 
 
 _envelope = msgspec.json.Decoder(Envelope)
 _BINARY_HEAD: Final = struct.Struct(">BBBBIQBB")
 _BEFORE_DATA: Final = b'"data":"'
+#: What a camera writes before and after the picture, by `model.Envelope`.
+_HEADS: Final = {"spaces": b'{"type": "video-frame", "streamId": "%b", "data": "'}
+_HEAD: Final = b'{"type":"video-frame","streamId":"%b","data":"'
+_TAILS: Final = {
+    "spaces": b'", "timestamp": %d}',
+    "fields": b'","timestamp":%d,"width":1280,"height":720,"rotation":90}',
+}
+_TAIL: Final = b'","timestamp":%d}'
 #: The data of a JSON frame begins within so many bytes.
 _ENVELOPE_BYTES: Final = 400
 
@@ -47,13 +58,20 @@ class Messages:
     def __init__(self, plan: Plan, pictures: Sequence[bytes], *, base: int, mask: bytes) -> None:
         self._json = plan.format == "json"
         self._raw = plan.dialect == "raw"
+        if plan.envelope != "compact" and (self._raw or not self._json):
+            raise LoadFault(f"the envelope {plan.envelope} is for JSON over WebSocket")
+        self._fragments = plan.envelope == "fragments"
+        self._fields = (1280, 720, 90) if plan.envelope == "fields" else (0, 0, 0)
+        self._tail_form = _TAILS.get(plan.envelope, _TAIL)
         self._base = base
         self._mask = mask
         self.ids = [f"cam-{i:05}" for i in range(max(1, plan.streams))]
         self.opcode = TEXT if self._json else BINARY
         if self._json:
             self._bodies = [pybase64.b64encode(picture) for picture in pictures]
-            self._heads = [b'{"type":"video-frame","streamId":"%b",%b' % (i.encode(), _BEFORE_DATA) for i in self.ids]
+            if plan.envelope == "slashes":
+                self._bodies = [body.replace(b"/", rb"\/") for body in self._bodies]
+            self._heads = [_HEADS.get(plan.envelope, _HEAD) % i.encode() for i in self.ids]
         else:
             self._bodies = list(pictures)
             self._heads = [_BINARY_HEAD.pack(0x57, 1, 1, 0, 0, base, 1, len(i.encode())) + i.encode() for i in self.ids]
@@ -65,12 +83,14 @@ class Messages:
         self.largest_bytes = self._head_bytes + self._tail_bytes + max(len(b) for b in self._bodies)
 
     def _tail(self, n: int) -> bytes:
-        return b'","timestamp":%d}' % (self._base + n) if self._json else b""
+        return self._tail_form % (self._base + n) if self._json else b""
 
     def _start(self, head: bytes, body: bytes) -> bytes:
         length = len(head) + len(body) + self._tail_bytes
         if self._raw:
             return length.to_bytes(4, "big") + head
+        if self._fragments:
+            return header(self.opcode, length - self._tail_bytes, self._mask, fin=False) + masked(head, self._mask)
         return header(self.opcode, length, self._mask) + masked(head, self._mask)
 
     def pieces(self, stream: int, n: int) -> tuple[bytes, ...]:
@@ -78,6 +98,8 @@ class Messages:
         k = n % len(self._bodies)
         start, body, tail = self._starts[stream][k], self._masked[k], self._tail(n)
         at = self._head_bytes + len(body)
+        if self._fragments:
+            return start, body, header(CONTINUATION, len(tail), self._mask) + masked(tail, self._mask)
         if self._json:
             return start, body, tail if self._raw else masked(tail, self._mask, at)
         stamp = (self._base + n).to_bytes(8, "big")
@@ -101,7 +123,8 @@ class Messages:
             envelope = _envelope.decode(buffer[begin:at] + buffer[at + len(self._bodies[k]) : end])
         except (msgspec.MsgspecError, UnicodeDecodeError) as e:
             raise Corrupt(f"around the data: {e}") from e
-        if envelope.type != "video-frame" or envelope.data:
+        fields = envelope.width, envelope.height, envelope.rotation
+        if envelope.type != "video-frame" or envelope.data or fields != self._fields:
             raise Corrupt("around the data")
         return self._number(envelope.streamId, envelope.timestamp, k, stream), envelope.frameId
 
@@ -130,9 +153,18 @@ class Messages:
         return n
 
 
-def pictures() -> list[bytes]:
-    """The JPEGs that every benchmark sends. Raises `LoadFault` when they are not there."""
+def pictures(size: int = 0) -> list[bytes]:
+    """The JPEGs that every benchmark sends. Raises `LoadFault` when they are not there.
+
+    `size`: bytes of each, 0: as they are. A shorter one is cut, a longer one has bytes of the others behind it: no
+    system looks further than its beginning.
+    """
     found = [path.read_bytes() for path in sorted(DATA.glob("*.jpg"))]
     if not found:
         raise LoadFault(f"no *.jpg in {DATA}")
-    return found
+    if size == 0:
+        return found
+    return [
+        b"".join(islice(cycle(found[k:] + found[:k]), size // len(min(found, key=len)) + 1))[:size]
+        for k in range(len(found))
+    ]

@@ -6,6 +6,10 @@ from typing import Final, Literal
 
 import msgspec
 
+#: How a camera writes a JSON frame: as `JSON.stringify`; as `json.dumps` of Python, with spaces; with three fields that
+#: the protocol does not name; with escaped slashes, as Swift, PHP and org.json write them; as `JSON.stringify` in two
+#: WebSocket fragments.
+Envelope = Literal["compact", "spaces", "fields", "slashes", "fragments"]
 #: Lines on standard error at which the runner reads its meters.
 MARKS: Final = ("before", "start", "stop", "idle")
 
@@ -24,13 +28,15 @@ class Slow(msgspec.Struct, forbid_unknown_fields=True):
 
 class Plan(msgspec.Struct, forbid_unknown_fields=True):
     """One run. Cameras connect to `ports[0]`, viewers to `ports[-1]`; with `beside` the cameras spread over all ports,
-    and the viewers of each connect where it does.
+    and the viewers of each connect where it does. `picture_bytes`: size of each picture; 0: as the JPEGs are.
     """
 
     dialect: Literal["watchout", "nchan", "raw"]
     ports: tuple[int, ...]
     token: str | None = None
     format: Literal["json", "binary"] = "json"
+    envelope: Envelope = "compact"
+    picture_bytes: int = 0
     streams: int = 0
     viewers_per_stream: int = 1
     fps: float = 1.0

@@ -40,7 +40,7 @@ class Run:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.mask = bytes(secrets.randbelow(255) + 1 for _ in range(4))
-        self.messages = Messages(plan, pictures(), base=int(time.time() * 1000), mask=self.mask)
+        self.messages = Messages(plan, pictures(plan.picture_bytes), base=int(time.time() * 1000), mask=self.mask)
         self.begun = self.ended = float("inf")
         self.latencies = array("d")
         self.lateness = array("d")

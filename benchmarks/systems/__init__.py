@@ -26,6 +26,7 @@ Dialect = Literal["watchout", "nchan", "raw"]
 ALL: dict[str, str] = {
     "watchout": "watchout",
     "bun": "bun",
+    "bun-raw": "bun_raw",
     "ws": "ws",
     "nchan": "nchan",
     "broadcast": "broadcast",

@@ -1,4 +1,4 @@
-"""Bun: its native `publish` (uWebSockets, C++) in `relay_bun.js`."""
+"""Bun's native `publish` (uWebSockets, C++): a relay of the protocol, `relay_bun.js`, and one that looks at nothing."""
 
 from __future__ import annotations
 
@@ -10,26 +10,31 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import fetch
-from benchmarks.systems import Options, Running, listening, process
+from benchmarks.systems import Dialect, Options, Running, listening, process
 from tests.kit.ports import free_port
 
-RELAY: Final = Path(__file__).with_name("relay_bun.js")
 #: Nothing is installed, cached or told to anybody.
 ENVIRON: Final = {"DO_NOT_TRACK": "1", "BUN_RUNTIME_TRANSPILER_CACHE_PATH": "0"}
 
 
 class Bun:
-    name = "bun"
+    """A relay that Bun runs; one of the dialect `watchout` asks for a token."""
+
     formats = frozenset({"json", "binary"})
+
+    def __init__(self, name: str, relay: str, dialect: Dialect) -> None:
+        self.name = name
+        self._relay = Path(__file__).with_name(relay)
+        self._dialect: Dialect = dialect
 
     @asynccontextmanager
     async def started(self, work: Path, *, options: Options) -> AsyncIterator[Running]:  # noqa: ARG002
         program = await asyncio.to_thread(fetch.bun)
         port, token, log = free_port(), secrets.token_hex(16), work / "bun.log"
-        argv: list[str | Path] = [program, "--no-install", "run", RELAY, str(port), token]
+        argv: list[str | Path] = [program, "--no-install", "run", self._relay, str(port), token]
         async with process(argv, log=log, env=ENVIRON, cwd=work) as child:
             await listening(port, child, log)
-            yield Running((port,), (child.pid,), "watchout", token)
+            yield Running((port,), (child.pid,), self._dialect, token if self._dialect == "watchout" else None)
 
 
-SYSTEM = Bun()
+SYSTEM = Bun("bun", "relay_bun.js", "watchout")

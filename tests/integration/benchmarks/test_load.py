@@ -30,8 +30,8 @@ MASK = b"\x11\x22\x33\x44"
 BASE = 1_700_000_000_000
 
 
-def messages(dialect: str, form: str, streams: int = 3) -> Messages:
-    plan = Plan(dialect=dialect, ports=(1,), format=form, streams=streams)
+def messages(dialect: str, form: str, streams: int = 3, envelope: str = "compact") -> Messages:
+    plan = Plan(dialect=dialect, ports=(1,), format=form, streams=streams, envelope=envelope)
     return Messages(plan, PICTURES, base=BASE, mask=MASK)
 
 
@@ -58,6 +58,57 @@ def test_a_json_frame_is_what_old_clients_send(n):
     assert list(said) == ["type", "streamId", "data", "timestamp", "frameId"]
     assert (said["type"], said["streamId"], said["timestamp"]) == ("video-frame", "cam-00001", BASE + n)
     assert base64.b64decode(said["data"]) == PICTURES[n % 3]
+
+
+@pytest.mark.parametrize(
+    ("envelope", "written"),
+    [
+        ("compact", '{{"type":"video-frame","streamId":"cam-00001","data":"{}","timestamp":1700000000004}}'),
+        ("spaces", '{{"type": "video-frame", "streamId": "cam-00001", "data": "{}", "timestamp": 1700000000004}}'),
+        (
+            "fields",
+            (
+                '{{"type":"video-frame","streamId":"cam-00001","data":"{}","timestamp":1700000000004,"width":1280,'
+                '"height":720,"rotation":90}}'
+            ),
+        ),
+        ("slashes", '{{"type":"video-frame","streamId":"cam-00001","data":"{}","timestamp":1700000000004}}'),
+    ],
+)
+def test_a_camera_writes_json_as_its_encoder_does(envelope: str, written: str) -> None:
+    made = messages("watchout", "json", envelope=envelope)
+    wire = b"".join(made.pieces(1, 4))
+    data = base64.b64encode(PICTURES[1]).decode()
+    assert "/" in data
+    payload = masked(wire[8:], MASK).decode()
+    assert payload == written.format(data.replace("/", "\\/") if envelope == "slashes" else data)
+    assert len(wire) - 8 == int.from_bytes(wire[2:4], "big")
+
+
+def test_a_camera_writes_fragments() -> None:
+    made = messages("watchout", "json", envelope="fragments")
+    wire = b"".join(made.pieces(1, 4))
+    size = int.from_bytes(wire[2:4], "big")
+    first, last = wire[: 8 + size], wire[8 + size :]
+    assert (first[0], first[1], last[0], last[1]) == (0x01, 0x80 | 126, 0x80, 0x80 | len(last) - 6)
+    assert masked(first[8:], MASK) + masked(last[6:], MASK) == bytes(
+        relayed(messages("watchout", "json"), 1, 4, 0, "json")
+    ).replace(b',"frameId":0', b"")
+
+
+def test_a_frame_that_lost_its_fields_is_corrupt() -> None:
+    made = messages("watchout", "json", envelope="fields")
+    payload = relayed(made, 1, 4, 7, "json")
+    assert made.known(payload, 0, len(payload), 1, 4) == (4, 7)
+    without = payload.replace(b',"height":720', b"")
+    with pytest.raises(Corrupt):
+        made.known(without, 0, len(without), 1, 4)
+
+
+@pytest.mark.parametrize(("dialect", "form"), [("raw", "json"), ("watchout", "binary")])
+def test_an_envelope_is_for_json_over_websocket(dialect: str, form: str) -> None:
+    with pytest.raises(LoadFault, match="the envelope spaces"):
+        messages(dialect, form, envelope="spaces")
 
 
 @pytest.mark.parametrize("n", range(7))
@@ -131,6 +182,14 @@ def test_the_pictures_are_distinct_jpegs_of_about_30_kb():
         assert picture.startswith(b"\xff\xd8")
         assert picture.endswith(b"\xff\xd9")
         assert 25_000 <= len(picture) <= 35_000
+
+
+@pytest.mark.parametrize("size", [8000, 30_000, 200_000])
+def test_pictures_of_another_size_are_distinct_jpegs_too(size: int) -> None:
+    found = pictures(size)
+    assert len(found) == len(set(found)) == 8
+    assert {len(picture) for picture in found} == {size}
+    assert all(picture.startswith(b"\xff\xd8\xff") for picture in found)
 
 
 # Servers

@@ -95,7 +95,7 @@ def binary_frame(picture: bytes, timestamp: int, number: int = 0, stream: str = 
 
 
 @pytest.mark.parametrize("format", ["json", "binary"])
-@pytest.mark.parametrize("name", ["bun", "ws", "broadcast", "nchan"])
+@pytest.mark.parametrize("name", ["bun", "bun-raw", "ws", "broadcast", "nchan"])
 async def test_three_viewers_get_every_frame_of_a_camera_byte_by_byte_with_rising_numbers(tmp_path, name, format):
     async with contextlib.AsyncExitStack() as stack:
         peer = Peer(await stack.enter_async_context(started(name, tmp_path)), stack)
@@ -122,7 +122,7 @@ async def test_three_viewers_get_every_frame_of_a_camera_byte_by_byte_with_risin
         assert got == (last if peer.running.dialect == "nchan" else wanted)
 
 
-@pytest.mark.parametrize("name", ["bun", "ws", "broadcast", "nchan"])
+@pytest.mark.parametrize("name", ["bun", "bun-raw", "ws", "broadcast", "nchan"])
 async def test_a_burst_of_frames_arrives_whole_and_in_order(tmp_path, name):
     async with contextlib.AsyncExitStack() as stack:
         peer = Peer(await stack.enter_async_context(started(name, tmp_path)), stack)
@@ -154,7 +154,7 @@ async def test_a_relay_knows_its_token(tmp_path, name):
             assert socket.close_code == 1008
 
 
-@pytest.mark.parametrize("name", ["bun", "ws", "broadcast", "nchan"])
+@pytest.mark.parametrize("name", ["bun", "bun-raw", "ws", "broadcast", "nchan"])
 async def test_a_peer_ends_with_its_block(tmp_path, name):
     async with started(name, tmp_path) as running:
         for pid in running.pids:

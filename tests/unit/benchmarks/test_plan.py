@@ -7,9 +7,11 @@ from collections import Counter
 import msgspec
 import pytest
 
+from benchmarks import micro
 from benchmarks.__main__ import spread
 from benchmarks.load.model import Plan
-from benchmarks.plan import COMPARED, NAMES, POINTS, REVISION_ROUNDS, REVISIONS, ROUNDS, Selection, quick
+from benchmarks.plan import COMPARED, NAMES, POINTS, REVISION_ROUNDS, REVISIONS, ROUNDS, Selection, Turn, quick
+from benchmarks.repeats import REPEAT_UNTIL_S
 from benchmarks.systems import ALL
 
 
@@ -36,7 +38,14 @@ def test_every_other_round_is_the_one_before_backwards():
 
 @pytest.mark.parametrize(
     "pair",
-    [("ml-off", "ml-on"), ("one-gateway", "two-gateways"), ("streams-50", "streams-1000"), ("slow-off", "slow-on")],
+    [
+        ("json-spaces-1x50", "json-1x50"),
+        ("json-spaces-50x1", "json-50x1"),
+        ("ml-off", "ml-on"),
+        ("one-gateway", "two-gateways"),
+        ("streams-50", "streams-1000"),
+        ("slow-off", "slow-on"),
+    ],
 )
 def test_points_that_are_compared_run_one_after_the_other(pair):
     names = [turn.point.name for turn in Selection(rounds=1).turns()]
@@ -45,11 +54,11 @@ def test_points_that_are_compared_run_one_after_the_other(pair):
 
 
 def test_a_selection_takes_only_what_it_names():
-    assert order(Selection(("bin-1x50", "idle"), ("bun", "floor-c"), 2)) == [
+    assert order(Selection(("bin-1x50", "idle"), ("bun", "floor-uvloop"), 2)) == [
         (1, "bin-1x50", "bun"),
-        (1, "bin-1x50", "floor-c"),
+        (1, "bin-1x50", "floor-uvloop"),
         (1, "idle", "bun"),
-        (2, "bin-1x50", "floor-c"),
+        (2, "bin-1x50", "floor-uvloop"),
         (2, "bin-1x50", "bun"),
     ]
 
@@ -66,14 +75,37 @@ def test_the_load_takes_what_each_point_asks_of_it(point):
     assert bool(plan.slow) == (point.name == "slow-on")
 
 
-def test_the_whole_run_is_bounded():
-    whole_s = sum(turn.point.warmup_s + turn.point.duration_s + 4 * turn.point.settle_s for turn in Selection().turns())
-    quick_s = sum(
-        turn.point.warmup_s + turn.point.duration_s + 4 * turn.point.settle_s
-        for turn in Selection(rounds=1, quick=True).turns()
-    )
-    assert whole_s < 20 * 60
-    assert quick_s < 95
+def test_make_bench_takes_less_than_40_minutes():
+    functions_s = 2 * len(micro.CASES) * micro.ROUNDS * micro.SLICE_S
+    turns = list(Selection().turns())
+    longest_s = max(turn.estimate_s for turn in turns)
+    assert sum(turn.estimate_s for turn in turns) < REPEAT_UNTIL_S
+    assert functions_s + REPEAT_UNTIL_S + longest_s < 40 * 60
+    assert sum(turn.estimate_s for turn in Selection(rounds=1, quick=True).turns()) < 5 * 60
+
+
+def test_a_turn_is_estimated_with_what_its_system_takes_to_start() -> None:
+    points = {point.name: point for point in POINTS}
+    low = points["json-1x10-low"]
+    assert Turn(1, low, "nchan").estimate_s == pytest.approx(1 + 4 + 1 + 0.011)
+    assert Turn(1, low, "watchout").estimate_s - Turn(1, low, "nchan").estimate_s == pytest.approx(1.5)
+    assert Turn(1, points["two-hosts"], "watchout").estimate_s > Turn(1, points["one-gateway"], "watchout").estimate_s
+    assert Turn(1, points["idle"], "nchan").estimate_s > 10
+
+
+def test_each_system_runs_first_in_half_of_the_rounds():
+    first = Counter((turn.point.name, turn.system) for turn in Selection(("json-1x50",), ("watchout", "nchan")).turns())
+    assert ROUNDS % 2 == 0
+    assert set(first.values()) == {ROUNDS}
+
+
+def test_cameras_write_their_json_in_each_form_where_it_matters():
+    assert {(p.envelope, p.streams, p.viewers_per_stream) for p in POINTS if p.envelope != "compact"} == {
+        *((form, *shape) for form in ("spaces", "fields", "slashes") for shape in ((1, 50), (50, 1))),
+        ("fragments", 50, 1),
+    }
+    assert {p.picture_bytes for p in POINTS} == {0, 8000, 200_000}
+    assert {(p.streams, p.viewers_per_stream) for p in POINTS if p.fps == 15} == {(1, 50), (1, 10), (50, 1)}
 
 
 def test_an_option_takes_all_the_names_behind_it():
