@@ -182,7 +182,7 @@ console:
 screenshots: $(VENV)/.dev
 	PYTHONPATH=. $(BIN)/python docs/screenshots.py
 
-# About 20 minutes, on a machine that does nothing else: writes docs/performance.md.
+# At most 40 minutes, on a machine that does nothing else: writes docs/performance.md.
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.micro --out benchmarks/results/micro.json
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -191,7 +191,7 @@ bench: $(VENV)/.dev
 bench-targets: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.targets $(ARGS)
 
-# About two minutes: shows that all works, proves no ratio.
+# About four minutes: shows that all works, proves no ratio.
 bench-quick: $(VENV)/.dev
 	$(BIN)/python -m benchmarks --quick $(ARGS)
 
