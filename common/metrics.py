@@ -21,8 +21,9 @@ from watchout.common.tracing import tracer
 
 #: Between the name of a metric and the value of its label.
 LABEL_SEPARATOR: Final = ":"
-#: Seconds between two counts of the tasks.
-COUNT_TASKS_EVERY_S: Final = 10.0
+#: Seconds between two looks at what takes time: the tasks, and how much memory the process may have, which an operator
+#: may change while it runs.
+LOOK_EVERY_S: Final = 10.0
 
 _PAGE_BYTES: Final = resource.getpagesize()
 
@@ -51,12 +52,12 @@ class Metrics:
     `values` is public for the path of a frame, where ``values[name] += 1`` costs less than a call of `count`.
     """
 
-    __slots__ = ("_count_tasks_at", "_started", "values")
+    __slots__ = ("_look_at", "_started", "values")
 
     def __init__(self) -> None:
         self.values: Final = _Values()
         self._started = time.monotonic()
-        self._count_tasks_at = 0.0
+        self._look_at = 0.0
 
     def count(self, name: CounterName, amount: float = 1) -> None:
         """Raise a counter by `amount`. Raises `KeyError` for a name that is not declared."""
@@ -86,10 +87,8 @@ class Metrics:
             values[metric_names.DESCRIPTORS_OPEN] = now_open
         values[metric_names.LOG_LINES_DROPPED] = log.dropped()
         values[metric_names.TASKS_STALLED] = len(stalled)
-        self._count_tasks()
+        self._look()
         values[metric_names.EVENT_LOOP_LAG_SECONDS] = round(supervisor.lag_s(), 3)
-        if (most := memory.limit_bytes()) is not None:
-            values[metric_names.MEMORY_LIMIT_BYTES] = most
         if (spans := tracer.counted()) is not None:
             values[metric_names.TRACE_SPANS_SENT], values[metric_names.TRACE_SPANS_DROPPED] = spans
         if (connected := server_connections.all_stand()) is not None:
@@ -97,13 +96,16 @@ class Metrics:
         labelled = {f"{metric_names.TASK_FAILURES}{LABEL_SEPARATOR}{task}": count for task, count in failures.items()}
         return {**{str(name): value for name, value in values.items()}, **labelled}
 
-    def _count_tasks(self) -> None:
-        """Count the tasks of the event loop, now and then: each is looked at, which takes 3 ms for 10 000."""
+    def _look(self) -> None:
+        """Now and then count the tasks of the event loop, which takes 3 ms for 10 000, and read the memory limit."""
         now = time.monotonic()
-        if now >= self._count_tasks_at:
-            with contextlib.suppress(RuntimeError):  # no loop runs here
-                self.values[metric_names.ASYNCIO_TASKS] = len(asyncio.all_tasks())
-                self._count_tasks_at = now + COUNT_TASKS_EVERY_S
+        if now < self._look_at:
+            return
+        if (most := memory.limit_bytes()) is not None:
+            self.values[metric_names.MEMORY_LIMIT_BYTES] = most
+        with contextlib.suppress(RuntimeError):  # no loop runs here
+            self.values[metric_names.ASYNCIO_TASKS] = len(asyncio.all_tasks())
+            self._look_at = now + LOOK_EVERY_S
 
 
 def with_former_names(values: Mapping[str, _V]) -> dict[str, _V]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -49,9 +48,8 @@ def give_back() -> None:
         _trim(0)
 
 
-@functools.cache
 def limit_bytes() -> int | None:
-    """Return how much memory this process may have, as it was at the first call; None: not known here."""
+    """Return how much memory this process may have at this moment; None: not known here. Reads some files of /proc."""
     return read_limit(Path("/proc"), Path("/sys/fs/cgroup"))
 
 

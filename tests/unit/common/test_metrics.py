@@ -11,6 +11,7 @@ import pytest
 from watchout.common import metric_names
 from watchout.common.metric_names import DECLARED, CounterName, counter, gauge
 from watchout.common.metrics import LABEL_SEPARATOR, Metrics, with_former_names
+from watchout.common.process import memory
 
 
 def test_a_counter_rises_and_a_gauge_is_set() -> None:
@@ -31,6 +32,16 @@ async def test_tasks_of_the_event_loop_are_counted_now_and_then() -> None:
     assert metrics.read()["asyncio_tasks"] == before, "they were counted just now"
     for task in more:
         task.cancel()
+
+
+async def test_a_memory_limit_that_is_raised_while_the_process_runs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits, looks = iter([1000, 2000]), []
+    monkeypatch.setattr(memory, "limit_bytes", lambda: looks.append(1) or next(limits))
+    metrics = Metrics()
+    assert [metrics.read()["memory_limit_bytes"] for _ in range(3)] == [1000] * 3
+    assert len(looks) == 1, "it is not read at each heartbeat"
+    metrics._look_at = 0.0
+    assert metrics.read()["memory_limit_bytes"] == 2000
 
 
 def test_a_name_that_is_not_declared_is_refused() -> None:
