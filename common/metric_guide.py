@@ -57,7 +57,7 @@ _PROCESS: Final[dict[MetricName, Guide]] = {
     ),
     m.MEMORY_LIMIT_BYTES: Guide(
         ALL,
-        "What the control group permits (`MemoryMax`, a container's limit), read at the start.",
+        "What the control group permits (`MemoryMax`, a container's limit), read every ten seconds.",
     ),
     m.EVENT_LOOP_LAG_SECONDS: Guide(
         ALL,
@@ -127,6 +127,11 @@ _CONNECTIONS: Final[dict[MetricName, Guide]] = {
     m.CONNECTIONS: Guide((G,), "Near `connections_limit`: one more gateway, or a higher limit."),
     m.CONNECTIONS_LIMIT: Guide((G,), "Lower than `MAX_CONNECTIONS`: `descriptors_limit` is too small for it."),
     m.SOCKETS: Guide((G,), "The cameras and viewers that are signed in."),
+    m.TLS_CERTIFICATE_EXPIRES: Guide(
+        (G,),
+        "Less than two weeks away: whoever renews it does not. From then on no client connects. A new file is taken up "
+        "within a minute.",
+    ),
     m.UNAUTHENTICATED_CONNECTIONS: Guide(
         (G,),
         "High: clients that cannot sign in try again and again, or somebody opens connections to keep others out. They"
@@ -177,7 +182,9 @@ _FRAMES: Final[dict[MetricName, Guide]] = {
         "Viewers that show less than they are sent: slow phones, hidden tabs. Harmless.",
     ),
     m.FRAMES_DROPPED_RATE: Guide((G,), "Wanted by the viewers. Harmless."),
-    m.FRAMES_DROPPED_OLD: Guide((G,), "Rises all the time: a camera sends numbers of frames that do not rise."),
+    m.FRAMES_DROPPED_OLD: Guide(
+        (G,), "Rises all the time: frames come twice, or behind a newer one, from another process; report it."
+    ),
     m.FRAMES_DROPPED_GONE: Guide((G,), "Viewers that left with a frame waiting. Harmless."),
     m.FRAMES_DROPPED_UNDECODABLE: Guide(
         (G,),
@@ -308,6 +315,10 @@ _BUS: Final[dict[MetricName, Guide]] = {
     m.MESH_REFUSED: Guide(
         ALL,
         "A host without a valid certificate, or a stranger, at `MESH_LISTEN`; the log has the reason.",
+    ),
+    m.MESH_CERTIFICATE_EXPIRES: Guide(
+        ALL,
+        "Less than two weeks away: `watchout-ctl keys host` renews it. From then on other hosts refuse this one.",
     ),
     m.REMOTE_MEMBERS: Guide((R,), "Falls: a bridge on another machine is gone, or the network to it."),
     m.MEMBERS: Guide((R,), "Falls: a process is gone. `watchout-ctl stats` names those that are there."),

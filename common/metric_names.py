@@ -127,6 +127,10 @@ CONNECTIONS_LIMIT = gauge(
     "connections_limit", "Connections that the gateway accepts: MAX_CONNECTIONS, or what descriptors_limit allows."
 )
 SOCKETS = gauge("sockets", "Open WebSockets that are authenticated.")
+TLS_CERTIFICATE_EXPIRES = gauge(
+    "tls_certificate_expires_seconds",
+    "When the certificate of the port (TLS_CERT) expires, in seconds since the epoch; absent without TLS.",
+)
 UNAUTHENTICATED_CONNECTIONS = gauge(
     "unauthenticated_connections",
     "Open connections that have neither authenticated nor sent a complete request.",
@@ -310,6 +314,10 @@ MESH_LINKS_DOWN = gauge("mesh_links_down", "Links to other hosts without a conne
 MESH_REFUSED = counter(
     "mesh_refused_total",
     "Connections to MESH_LISTEN refused: no valid certificate of the cluster, or too many.",
+)
+MESH_CERTIFICATE_EXPIRES = gauge(
+    "mesh_certificate_expires_seconds",
+    "When this host's certificate for other hosts (MESH_CERT) expires, in seconds since the epoch.",
 )
 REMOTE_MEMBERS = gauge("remote_members", "Bridges that are joined over TCP.")
 MEMBERS = gauge("members", "Processes that are joined to the router.")

@@ -67,6 +67,8 @@ class Housekeeping:
         metrics.set(metric_names.CONNECTIONS_LIMIT, context.connections.most)
         metrics.set(metric_names.UNAUTHENTICATED_CONNECTIONS, context.connections.unauthenticated)
         metrics.set(metric_names.UNFINISHED_BYTES, context.unfinished.bytes)
+        if self._certificate is not None and self._certificate.expires_at is not None:
+            metrics.set(metric_names.TLS_CERTIFICATE_EXPIRES, self._certificate.expires_at)
         metrics.set(metric_names.WAITING_FRAME_BYTES, context.waiting_frames.total_bytes)
         metrics.set(metric_names.WAITING_FRAMES_EVICTED, context.waiting_frames.evicted)
 

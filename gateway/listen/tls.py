@@ -42,6 +42,8 @@ class Certificate:
         self._key = key
         self._stamp = self._look()
         self._context = load(cert, key)
+        #: When it expires, in seconds since the epoch; None: its dates cannot be read.
+        self.expires_at = expiry(cert)
 
     @classmethod
     def of(cls, settings: Settings) -> Certificate | None:
@@ -68,6 +70,7 @@ class Certificate:
         except StartError as error:
             _log.error("the new certificate cannot be used, the old one stays in use", reason=str(error))
             return False
+        self.expires_at = expiry(self._cert)
         _log.info("certificate replaced", file=str(self._cert))
         return True
 
@@ -78,6 +81,7 @@ class Certificate:
         def use() -> None:
             replaced = (other._cert, other._key, other._stamp) != (self._cert, self._key, self._stamp)
             self._cert, self._key, self._stamp, self._context = other._cert, other._key, other._stamp, other._context
+            self.expires_at = other.expires_at
             if replaced:
                 _log.info("certificate replaced", file=str(self._cert))
 
@@ -121,6 +125,16 @@ def load(cert: Path, key: Path | None) -> ssl.SSLContext:
     except (ssl.SSLError, ValueError, OSError) as error:
         raise StartError(_reason(error, holder, encrypted=bool(asked))) from None
     return context
+
+
+def expiry(cert: Path) -> float | None:
+    """Return when the first certificate of a PEM file expires, in seconds since the epoch; None: it cannot be read."""
+    from cryptography import x509  # a gateway without TLS does not need it
+
+    try:
+        return x509.load_pem_x509_certificates(cert.read_bytes())[0].not_valid_after_utc.timestamp()
+    except (ValueError, OSError):
+        return None
 
 
 def _reason(error: Exception, holder: str, *, encrypted: bool) -> str:

@@ -1,4 +1,4 @@
-"""Certificates for tests, good for a day, of themselves or of an authority."""
+"""Certificates for tests, good for a day or as asked, of themselves or of an authority."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def pem(key: PrivateKey, password: bytes | None = None) -> bytes:
 
 
 def make_certificate(
-    key: PrivateKey, address: str = "127.0.0.1", authority: tuple[PrivateKey, bytes] | None = None
+    key: PrivateKey,
+    address: str = "127.0.0.1",
+    authority: tuple[PrivateKey, bytes] | None = None,
+    days: float = 1.0,
 ) -> bytes:
     """A certificate for an address, as a file has it: of an authority's key and certificate, or self-signed."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "watchout test")])
@@ -41,7 +44,7 @@ def make_certificate(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
         .sign(signer, hashes.SHA256())

@@ -92,6 +92,7 @@ class TlsFrameMesh:
             metric_names.MESH_LINKS: len(remote),
             metric_names.MESH_LINKS_DOWN: sum(not state.connected for state in remote),
             metric_names.MESH_REFUSED: self._binding.refused,
+            metric_names.MESH_CERTIFICATE_EXPIRES: self._certificates.contexts.not_after.timestamp(),
         }
 
     def link_states(self) -> list[LinkState]:

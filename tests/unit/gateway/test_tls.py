@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.kit.certificates import make_certificate, make_key, pem
 from watchout.common.errors import StartError
 from watchout.common.settings import Settings
+from watchout.gateway.listen import tls
 from watchout.gateway.listen.tls import Certificate, load
 
 
@@ -119,6 +121,25 @@ def test_changed_files_are_taken_up_for_new_connections(files: tuple[Path, Path]
     assert certificate.refresh()
     assert not certificate.refresh()
     assert serial_of(old, first) != serial_of(certificate.context, second)
+
+
+def test_when_the_certificate_expires_is_that_of_the_one_in_use(files: tuple[Path, Path], tmp_path: Path) -> None:
+    cert, key = files
+    certificate = Certificate(cert, key)
+    assert certificate.expires_at == pytest.approx(time.time() + 86_400, abs=600)
+    first = certificate.expires_at
+    replace(cert, b"half")
+    assert not certificate.refresh()
+    assert certificate.expires_at == first, "the old one stays in use"
+    other = make_key()
+    replace(key, pem(other))
+    replace(cert, make_certificate(other, days=30))
+    assert certificate.refresh()
+    assert certificate.expires_at == pytest.approx(time.time() + 30 * 86_400, abs=600)
+    (tmp_path / "third.pem").write_bytes(make_certificate(other, days=60) + pem(other))
+    certificate.prepare(tmp_path / "third.pem", None)()
+    assert certificate.expires_at == pytest.approx(time.time() + 60 * 86_400, abs=600)
+    assert tls.expiry(tmp_path / "none.pem") is None
 
 
 def test_a_bad_new_certificate_leaves_the_old_one_and_a_good_one_after_it_is_taken(
