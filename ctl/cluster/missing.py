@@ -30,10 +30,13 @@ def judged(picture: Picture, facts: Facts) -> Picture:
         facts: what it was drawn from.
     """
     missing: list[str] = []
-    for sentences in (
-        _slots(picture), _nobody(picture.hosts), _silent(picture.hosts), _links(picture.links),
-        _nats(picture.nats, len(picture.slots)), _settings(facts),
-    ):  # fmt: skip
+    nats = _nats(picture.nats, len(picture.slots))
+    if not picture.hosts and picture.nats is not None and picture.nats.fault:  # nobody can be seen: who is there?
+        found = [nats, _settings(facts)]
+    else:
+        found = [_slots(picture), _nobody(picture.hosts), _silent(picture.hosts), _links(picture.links), nats,
+                 _settings(facts)]  # fmt: skip
+    for sentences in found:
         missing += _bounded(list(sentences))
     notes: list[str] = []
     for sentences in (_clocks(picture.hosts), _versions(picture.hosts), _spares(picture), _small_nats(picture.nats)):

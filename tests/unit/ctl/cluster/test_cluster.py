@@ -209,6 +209,17 @@ def test_nats_servers_buckets_and_rights_are_judged() -> None:
     assert any("cannot be looked at over NATS" in sentence for sentence in away.missing)
 
 
+def test_what_cannot_be_seen_without_nats_is_not_said_to_be_missing() -> None:
+    servers = [NatsServerFacts(name="nats://n1:4222", fault="refused")]
+    silent = {slot: SlotAnswer() for slot in (0, 1)}
+    away = seen(facts(answers=silent, site=None, site_fault="no NATS server can be used", servers=servers))
+    assert [sentence.split(":")[0] for sentence in away.missing] == [
+        "The NATS server nats", "The site cannot be looked at over NATS",
+    ]  # fmt: skip
+    there = seen(facts(answers=silent, site=site()))
+    assert any("No gateway is joined" in sentence for sentence in there.missing), "with NATS it can be seen"
+
+
 def test_clocks_are_those_of_hosts_and_other_slots_here_are_named() -> None:
     late = [gateway("a"), gateway("b", apart_ms=4000)]
     answers = {0: SlotAnswer(reply=reply(0, members=late), joined=True, apart_ms=1000)}
