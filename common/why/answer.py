@@ -18,7 +18,7 @@ from watchout.common.why.incident import Incident
 MAX_ANSWER_BYTES: Final = 256 << 10
 #: Most views, cameras, bridged streams and incidents in one answer.
 MAX_ROWS: Final = 100
-MAX_INCIDENTS: Final = 400
+MAX_INCIDENTS: Final = 800
 
 
 class WhyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -185,7 +185,8 @@ class WhyAnswer(WhyRecord, frozen=True):
     """The answer of one process. `process` tells processes apart that several routers asked.
 
     `since` is since when nothing is missing in what it remembers, `started_at` when it started; both in ms since the
-    epoch by its clock, which is `now`. `left_out` counts incidents that did not fit. `known` are names that it
+    epoch by its clock, which is `now`. `closed_since` is since when no end of a connection is missing, 0 of a process
+    that keeps no sums of them. `left_out` counts incidents that did not fit. `known` are names that it
     remembers, the latest first, and `known_streams` streams that it has; only where it found nothing.
     """
 
@@ -197,6 +198,7 @@ class WhyAnswer(WhyRecord, frozen=True):
     now: int = 0
     started_at: int = 0
     since: int = 0
+    closed_since: int = 0
     incidents: list[Incident] = []
     of_everybody: list[Incident] = []
     views: list[ViewNow] = []

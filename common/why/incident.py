@@ -87,6 +87,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `what` is one of `IncidentKind`. `at` and `until` (ms; 0: the same moment) are the first and last of `count` events.
     It is found by each of its subjects: `streams`, `user`, `connection` (its id in the access log), `alert` and
     `address`. `cause` is the id of another alert. `by` says who did it: ``client``, ``gateway`` or ``network``.
+    `summed`: it is the sum of `count` earlier ones, of several connections.
     """
 
     what: Word
@@ -103,6 +104,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
     by: Word = ""
     numbers: Mapping[str, float] = {}
+    summed: bool = False
 
     @property
     def end(self) -> int:

@@ -3,6 +3,9 @@
 Pure. Who gives way: of one subject and kind the oldest, so that thousands of drops do not push out why a camera was
 closed; in total the oldest of the kind that takes the most bytes, so that a storm of refused handshakes pushes out
 refused handshakes. What is older than its time is forgotten.
+
+Of ended connections and refused handshakes (`SUMMED`) that give way for others of their subject, one incident keeps the
+sum of those that are alike but for the connection: how they ended and their numbers are still known then.
 """
 
 from __future__ import annotations
@@ -12,14 +15,20 @@ from collections.abc import Hashable, Iterator
 from itertools import islice
 from typing import Final
 
+import msgspec
+
 from watchout.common.settings import Settings
-from watchout.common.why.incident import Incident
+from watchout.common.why.incident import Incident, IncidentKind
 
 #: Default bounds: all incidents, their bytes, their age, and those of one subject and kind.
 MAX_BYTES: Final = 16 << 20
 MAX_ENTRIES: Final = 10_000
 MAX_PER_SUBJECT: Final = 100
 KEPT_S: Final = 3600.0
+#: Kinds of which those that give way for others of their subject are summed up. As many sums of one subject and kind
+#: are kept as incidents.
+SUMMED: Final = frozenset({IncidentKind.CLOSED, IncidentKind.REFUSED})
+_SUM: Final = " summed"
 #: Events of one `joins` within this time, in ms since the first, are one incident.
 JOINED_MS: Final = 60_000
 #: Names that `known` looks at, at most.
@@ -33,7 +42,7 @@ class IncidentMemory:
         max_bytes: Most bytes of all incidents; 0: nothing is remembered.
         keep_s: Age at which an incident is forgotten, in seconds.
         max_entries: Most incidents.
-        per_subject: Most incidents of one subject and kind.
+        per_subject: Most incidents of one subject and kind, and most sums of earlier ones.
 
     Attributes:
         bytes: Memory that the incidents take, about.
@@ -54,6 +63,8 @@ class IncidentMemory:
         self._per_subject = per_subject
         self.keep_ms = int(keep_s * 1000)
         self.bytes = self.evicted = self.evicted_until = 0
+        #: By kind: the time of the newest incident that gave way and is in no sum, in ms since the epoch.
+        self._lost_until: dict[str, int] = {}
         self._next = 0
         self._entries: dict[int, Incident] = {}
         #: By kind: the numbers of its incidents, oldest first, and their bytes.
@@ -121,34 +132,58 @@ class IncidentMemory:
         self._forget_old(now_ms)
         return [name for name in islice(reversed(self._by_subject), MAX_KNOWN) if name]
 
-    def since(self, started_ms: int, now_ms: int) -> int:
+    def since(self, started_ms: int, now_ms: int, kind: IncidentKind | None = None) -> int:
         """Return since when nothing is missing, in ms since the epoch.
 
         Args:
             started_ms: When the process started.
             now_ms: The present time.
+            kind: Of which kind, whose sums count as known; None: of all.
         """
-        return max(started_ms, now_ms - self.keep_ms, self.evicted_until)
+        lost_until = self.evicted_until if kind is None else self._lost_until.get(kind, 0)
+        return max(started_ms, now_ms - self.keep_ms, lost_until)
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _enter(self, number: int, incident: Incident) -> None:
         self._entries[number] = incident
-        self._count(incident.what, incident.size_bytes)
-        self._by_kind.setdefault(incident.what, OrderedDict())[number] = None
+        kind = _listed_as(incident)
+        self._count(kind, incident.size_bytes)
+        self._by_kind.setdefault(kind, OrderedDict())[number] = None
+        give_way: dict[int, None] = {}
         for subject in _subjects_of(incident):
             kinds = self._by_subject.get(subject)
             if kinds is None:
                 kinds = self._by_subject[subject] = {}
             else:
                 self._by_subject.move_to_end(subject)
-            of_kind = kinds.setdefault(incident.what, OrderedDict())
+            of_kind = kinds.setdefault(kind, OrderedDict())
             of_kind[number] = None
             if len(of_kind) > self._per_subject:
-                self._evict(next(iter(of_kind)))
+                give_way[next(iter(of_kind))] = None
+        for each in give_way:
+            if each in self._entries:
+                self._give_way(each)
+
+    def _give_way(self, number: int) -> None:
+        """Take an incident out for a newer one of its subject and kind, into the sum of those like it."""
+        incident = self._entries[number]
+        if incident.what not in SUMMED or incident.summed:
+            self._evict(number)
+            return
+        self._remove(number)
+        one = msgspec.structs.replace(incident, connection="", summed=True)
+        alike = (_SUM, one.what, one.streams, one.user, one.address, one.code, one.reason, one.by)
+        if (known := self._joins.get(alike)) is not None:
+            self._replace(known, self._entries[known].joined(one))
+            self._by_kind[_listed_as(one)].move_to_end(known)  # it is as new as the newest in it
+            return
+        self._next = made = self._next + 1
+        self._joins[alike], self._join_of[made] = made, alike
+        self._enter(made, one)
 
     def _replace(self, number: int, incident: Incident) -> None:
-        self._count(incident.what, incident.size_bytes - self._entries[number].size_bytes)
+        self._count(_listed_as(incident), incident.size_bytes - self._entries[number].size_bytes)
         self._entries[number] = incident
         for subject in _subjects_of(incident):
             self._by_subject.move_to_end(subject)
@@ -159,21 +194,24 @@ class IncidentMemory:
 
     def _evict(self, number: int) -> None:
         self.evicted += 1
-        self.evicted_until = max(self.evicted_until, self._entries[number].end)
+        what, end = self._entries[number].what, self._entries[number].end
+        self.evicted_until = max(self.evicted_until, end)
+        self._lost_until[what] = max(self._lost_until.get(what, 0), end)
         self._remove(number)
 
     def _remove(self, number: int) -> None:
         incident = self._entries.pop(number)
-        self._count(incident.what, -incident.size_bytes)
-        numbers = self._by_kind[incident.what]
+        kind = _listed_as(incident)
+        self._count(kind, -incident.size_bytes)
+        numbers = self._by_kind[kind]
         del numbers[number]
         if not numbers:
-            del self._by_kind[incident.what], self._kind_bytes[incident.what]
+            del self._by_kind[kind], self._kind_bytes[kind]
         for subject in _subjects_of(incident):
             kinds = self._by_subject[subject]
-            del kinds[incident.what][number]
-            if not kinds[incident.what]:
-                del kinds[incident.what]
+            del kinds[kind][number]
+            if not kinds[kind]:
+                del kinds[kind]
             if not kinds:
                 del self._by_subject[subject]
         if (joins := self._join_of.pop(number, None)) is not None:
@@ -189,6 +227,11 @@ def memory_of(settings: Settings) -> IncidentMemory:
     """Return an empty memory with the bounds of the settings."""
     kept = settings.why_minutes * 60
     return IncidentMemory(max_bytes=settings.why_bytes if kept else 0, keep_s=kept)
+
+
+def _listed_as(incident: Incident) -> str:
+    """Return the kind under which an incident is listed: sums are one apart."""
+    return incident.what + _SUM if incident.summed else incident.what
 
 
 def _subjects_of(incident: Incident) -> Iterator[str]:

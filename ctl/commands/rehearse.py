@@ -30,6 +30,7 @@ from watchout.ctl.rehearse.page import page
 from watchout.ctl.rehearse.pictures import LEAST_BYTES, synthetic
 from watchout.ctl.rehearse.plan import Scenario, ViewerRole
 from watchout.ctl.rehearse.result import Result
+from watchout.ctl.rehearse.soak import GATEWAYS as SOAK_GATEWAYS
 from watchout.ctl.rehearse.text import report_lines, scenario_line
 from watchout.ctl.sources.open import open_source
 from watchout.ctl.terminal import printable
@@ -75,6 +76,8 @@ ML_OPTIONS: Final = {"ml_latency": "--ml-latency", "ml_fail": "--ml-fail", "aler
               help="Seconds between two of its alerts of a stream; 2.")  # fmt: skip
 @click.option("--ml-listen", metavar="HOST:PORT", help="Run the rehearsal's ML service where ML_SERVICE_URL of a "
               "running system points to.")  # fmt: skip
+@click.option("--gateways", type=click.IntRange(1, limits.MAX_GATEWAYS), metavar="N",
+              help="Gateways at one port, of the system that is started; 1, with --soak 2.")  # fmt: skip
 @click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help="A setting of the system that is started; "
               "may be repeated.")  # fmt: skip
 @click.option("--objective", "objectives", multiple=True, metavar="NAME=VALUE", help="What is to be "
@@ -130,6 +133,8 @@ def _check(options: dict[str, Any], *, running: bool) -> None:
                 option = "--token" if name == "tokens" else "--ml-listen"
                 raise click.UsageError(f"{option} is for a running system: give --url or --home as well")
         return
+    if options["gateways"] is not None:
+        raise click.UsageError("--gateways is for a system of its own: leave --url and --home out")
     if options["given"]:
         raise click.UsageError("--set is for a system of its own: settings of a running system cannot be changed")
     if options["ml_listen"] is None:
@@ -165,7 +170,7 @@ def _wanted(options: dict[str, Any], environment: env.Environment, *, running: b
         seed=seed, processes=options["processes"], own_lag_ms=options["own_lag"],
         ml=_ml(options) if not running or options["ml_listen"] else None,
         edge=edge, tokens=tokens, settings=settings, given=given,
-        soak=options["soak"],
+        soak=options["soak"], gateways=options["gateways"] or (SOAK_GATEWAYS if options["soak"] else 1),
         optional=OPTIONAL - {text.partition("=")[0].strip() for text in options["objectives"]},
     )  # fmt: skip
 

@@ -29,13 +29,16 @@ from watchout.ctl.rehearse.observer import Observer, observing
 from watchout.ctl.rehearse.own_system import SERVERS, OwnSystem, kind_of
 from watchout.ctl.rehearse.plan import LoadPlan, Scenario, make_plan, processes_for
 from watchout.ctl.rehearse.result import Result, Whole, measured, own_load, points_of
-from watchout.ctl.rehearse.soak import GATEWAYS, SMALL_BOUNDS, Soaking
+from watchout.ctl.rehearse.soak import SMALL_BOUNDS, Soaking
 from watchout.ctl.rehearse.soak_result import Soak, soak_verdict
 
 ML_SERVICE: Final = "watchout.ctl.rehearse.ml_service"
 #: Seconds for the ML service to end, and for the last reports of members to be in the stats.
 ML_END_S: Final = 5.0
 SETTLE_S: Final = 2.5
+#: Minutes for which its own system remembers beyond the rehearsal, and the most that `WHY_MINUTES` may be.
+REMEMBERED_LONGER_MIN: Final = 15.0
+MAX_REMEMBERED_MIN: Final = 1440.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,7 @@ class Rehearsal:
         settings: The settings with which the bus of a running system is found.
         given: Settings of its own system, by name.
         soak: Whether it is a soak, of its own system.
+        gateways: How many gateways its own system has.
     """
 
     scenario: Scenario
@@ -70,6 +74,7 @@ class Rehearsal:
     given: Mapping[str, str] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
     soak: bool = False
+    gateways: int = 1
 
 
 @dataclass(slots=True)
@@ -146,10 +151,14 @@ class Conductor:
 
     async def _own_system(self, stack: contextlib.AsyncExitStack, ml: _Ml) -> _System:
         self._on_stage("starting a system of its own")
-        given = self._wanted.given
+        # Ends of connections are to be remembered until they are asked for.
+        minutes = self._wanted.scenario.seconds / 60 + REMEMBERED_LONGER_MIN
+        given = dict(self._wanted.given)
+        if minutes > Settings().why_minutes:
+            given = {"WHY_MINUTES": f"{min(minutes, MAX_REMEMBERED_MIN):g}", **given}
         if self._wanted.soak:  # services raise alerts in a soak
             given = {"SERVICE_TOKEN": secrets.token_hex(16), **SMALL_BOUNDS, **given}
-        own = OwnSystem(given, f"http://127.0.0.1:{ml.port}/", gateways=GATEWAYS if self._wanted.soak else 1)
+        own = OwnSystem(given, f"http://127.0.0.1:{ml.port}/", gateways=self._wanted.gateways)
         stack.push_async_callback(own.close)
         token = await own.start()
         observer = await stack.enter_async_context(observing(own.settings))
@@ -212,7 +221,7 @@ class Conductor:
         hops, watched, dropped = [], [], {}
         if observer is not None:
             self._on_stage("asking the system what it saw")
-            explained = compare(counts.streams, await observer.memories(counts.streams))
+            explained = compare(counts.streams, await observer.memories(counts.streams, crew.begin_ms))
             await asyncio.sleep(SETTLE_S)
             await observer.look(crew.at_s)
             hops, watched = await observer.hops(), observer.watched.processes()

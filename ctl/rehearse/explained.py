@@ -15,12 +15,11 @@ from watchout.ctl.why.sentence import WhyFacts, listed
 
 #: Streams that are asked about at most.
 MAX_STREAMS: Final = 20
-#: Ends of connections of one stream that one process remembers at most; with as many, some may be forgotten.
-MAX_REMEMBERED: Final = 100
 #: Frames for each connection by which two counts may differ: they were under way when it ended.
 UNDER_WAY: Final = 4
 #: Share by which counts of frames may differ besides.
 TOLERANCE: Final = 0.005
+_GATEWAY: Final = "gateway"
 _PREFIX: Final = "dropped_"
 
 
@@ -66,14 +65,20 @@ class Explanations(msgspec.Struct, kw_only=True, rename="camel"):
     notes: list[str] = []
 
 
-def memory_of(facts: WhyFacts) -> StreamMemory:
-    """Return what was answered about one stream, in numbers."""
+def memory_of(facts: WhyFacts, *, began_ms: int) -> StreamMemory:
+    """Return what was answered about one stream, in numbers.
+
+    Args:
+        facts: The answers.
+        began_ms: When the rehearsal began, in ms since the epoch: what gateways forgot of before is not missing.
+    """
     found = StreamMemory()
     for answer in facts.answers:
         closed = [each for each in answer.incidents if each.what == IncidentKind.CLOSED and about(each, facts.about)]
         for incident in closed:
             _add(found, incident, answer)
-        if len(closed) >= MAX_REMEMBERED or answer.left_out:
+        forgotten = answer.kind == _GATEWAY and (answer.closed_since or answer.since) > began_ms
+        if forgotten or answer.left_out:
             found.incomplete, found.forgotten = f"{answer.name} has forgotten some of its connections", True
     silent = [f"{each.kind} {each.name}" for each in facts.silent] + [f"slot {slot}" for slot in facts.missing_slots]
     if silent:

@@ -97,20 +97,25 @@ class Observer:
         page = page_of(merge_replies(list(asked.by_slot.values()), 1))
         return list(page.total.hops) if page.total is not None else []
 
-    async def memories(self, counted: Mapping[str, StreamTally]) -> dict[str, StreamMemory]:
-        """Return what gateways remember of the streams, or of a sample of them, once all their connections ended."""
+    async def memories(self, counted: Mapping[str, StreamTally], began_ms: int) -> dict[str, StreamMemory]:
+        """Return what gateways remember of the streams, or of a sample of them, once all their connections ended.
+
+        Args:
+            counted: What clients counted, by stream.
+            began_ms: When the rehearsal began, in ms since the epoch.
+        """
         give_up_at = asyncio.get_running_loop().time() + REMEMBER_S
         found: dict[str, StreamMemory] = {}
         for stream in sampled(sorted(counted)):
             connections = counted[stream].connections
             found[stream] = await _until_told(
-                partial(self._memory, stream), partial(is_whole, connections=connections), give_up_at
+                partial(self._memory, stream, began_ms), partial(is_whole, connections=connections), give_up_at
             )
         return found
 
-    async def _memory(self, stream: str) -> StreamMemory:
+    async def _memory(self, stream: str, began_ms: int) -> StreamMemory:
         try:
-            return memory_of(await survey(self._settings, stream))
+            return memory_of(await survey(self._settings, stream), began_ms=began_ms)
         except Failure as failure:
             return StreamMemory(incomplete=failure.message)
 

@@ -15,6 +15,8 @@ MAX_VIEWERS: Final = 20_000
 MAX_FPS: Final = 60.0
 MAX_FRAME_BYTES: Final = 4_000_000
 MAX_MINUTES: Final = 24 * 60.0
+#: Most gateways of a system of its own.
+MAX_GATEWAYS: Final = 16
 #: Most seconds over which clients come.
 RAMP_S: Final = 3.0
 #: Frames per second, sent and received, for which one process is enough, and the clients.

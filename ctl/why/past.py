@@ -71,10 +71,14 @@ def _who(incident: Incident) -> str:
 
 def _client(incident: Incident) -> str:
     """Return the words for the client of an incident: connection, user, streams, address."""
+    return f"{incident.connection or 'a viewer'} {_about(incident)}"
+
+
+def _about(incident: Incident) -> str:
     about = [incident.user or "nobody signed in", *incident.streams[:3]]
     more = [f"{len(incident.streams) - 3} more"] if len(incident.streams) > 3 else []
     address = [incident.address] if incident.address else []
-    return f"{incident.connection or 'a viewer'} ({', '.join([*about, *more, *address])})"
+    return f"({', '.join([*about, *more, *address])})"
 
 
 def _span(incident: Incident) -> str:
@@ -82,8 +86,12 @@ def _span(incident: Incident) -> str:
     return f" until {at(incident.until)}" if incident.until - incident.at >= 1000 else ""
 
 
-def _closed(incident: Incident, _process: str) -> tuple[str, str]:
+def _closed(incident: Incident, process: str) -> tuple[str, str]:
     cause, why = _why_closed(incident)
+    if incident.summed:
+        code = f" with {incident.code}" if incident.code and incident.code != 1006 else ""
+        who = f"{counted(incident.count, 'earlier connection')} {_about(incident)} at {process}"
+        return cause, f"{who} ended{code}{_span(incident)}, for each: {why}{_counts(incident)}"
     code = f"closed {incident.code}" if incident.code and incident.code != 1006 else "ended"
     return cause, f"{_client(incident)} {code}: {why}{_counts(incident)}"
 
@@ -92,7 +100,8 @@ def _why_closed(incident: Incident) -> tuple[str, str]:
     reason = incident.reason
     waiting = int(incident.numbers.get("messages_waiting", 0))
     if waiting:
-        return "too_many_alerts", f"{waiting} alerts ({size(incident.numbers.get('bytes_waiting', 0))}) waited for it"
+        who, volume = "all of them" if incident.summed else "it", size(incident.numbers.get("bytes_waiting", 0))
+        return "too_many_alerts", f"{waiting} alerts ({volume}) waited for {who}"
     if incident.by == "client":
         return "left", "the client left by itself" + (f" ({reason!r})" if reason else "")
     if incident.by == "network":
@@ -108,7 +117,8 @@ def _why_closed(incident: Incident) -> tuple[str, str]:
 
 def _counts(incident: Incident) -> str:
     numbers = incident.numbers
-    parts = [f"it lasted {lasted(numbers['seconds'])}"] if "seconds" in numbers else []
+    together = "together they" if incident.summed else "it"
+    parts = [f"{together} lasted {lasted(numbers['seconds'])}"] if "seconds" in numbers else []
     for name, noun in (
         ("frames_in", "frame"),
         ("frames_out", "frame"),

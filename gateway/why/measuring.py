@@ -26,6 +26,7 @@ from watchout.common.why.answer import (
     WhyAnswer,
     encode_answer,
 )
+from watchout.common.why.incident import IncidentKind
 from watchout.common.why.memory import MAX_KNOWN
 from watchout.gateway.client.socket import WebSocket
 from watchout.gateway.context import Context
@@ -192,6 +193,7 @@ class Measuring:
             now=now,
             started_at=recorder.started_ms,
             since=memory.since(recorder.started_ms, now),
+            closed_since=memory.since(recorder.started_ms, now, IncidentKind.CLOSED),
             incidents=incidents,
             of_everybody=memory.of_everybody(now),
             views=views,

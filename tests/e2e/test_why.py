@@ -186,6 +186,40 @@ async def test_why_each_connection_ended(watchout, clients: Clients):
     assert "cam-1" in text.partition("nearest: ")[2]
 
 
+async def test_of_more_connections_than_are_remembered_one_by_one_the_sums_are_known(watchout, clients: Clients):
+    started = watchout()
+    owner = started.token("owner")
+    camera = await clients.camera(started.url, owner)
+    await camera.register("cam-1")
+    at_once, watched = 20, 120
+
+    async def look() -> int:
+        viewer = await clients.viewer(started.url, owner)
+        await viewer.subscribe("cam-1", consumes=["video-frame"])
+        await viewer.leave()
+        return len(viewer.frames)
+
+    shown = 0
+    async with camera.streaming(20):
+        for _ in range(watched // at_once):
+            shown += sum(await asyncio.gather(*(look() for _ in range(at_once))))
+
+    def left(found: dict[str, Any]) -> list[dict[str, Any]]:
+        return [each["figures"] for each in of(found["past"], "left")]
+
+    def count(found: dict[str, Any]) -> int:
+        return sum(figures["count"] for figures in left(found))
+
+    await eventually(lambda: len(access_lines(started)) == watched, COMES_S)
+    (user,) = {line["user"] for line in access_lines(started)}
+    found, of_user = await asyncio.gather(
+        *(said(started, one, lambda one: count(one) == watched) for one in ("cam-1", user))
+    )
+    assert max(figures["count"] for figures in left(found)) >= watched - 100, "the sum of those before"
+    assert sum(figures.get("frames_out", 0) for figures in left(found)) >= shown
+    assert left(of_user)
+
+
 async def test_a_gateway_that_hangs_and_one_that_was_killed_are_named(watchout, clients: Clients):
     started = watchout(gateways=2)
     owner = started.token("owner")

@@ -46,6 +46,7 @@ def below(pid: int) -> list[psutil.Process]:
 async def test_a_system_of_its_own_passes_and_nothing_is_left_of_it(start: Start, home: Path, tmp_path: Path) -> None:
     command = await start(
         "rehearse", *LOAD, *PATIENT, "--viewers", 4, "--slow", 2, "--flapping", 2, "--hidden", 2, "--processes", 2,
+        "--gateways", 2,
         "--objective", "alert-p99=60s", "--set", "ML_FPS=5", "--json", "r.json", "--html", "r.html",
         TMPDIR=str(home),
     )  # fmt: skip
@@ -63,7 +64,7 @@ async def test_a_system_of_its_own_passes_and_nothing_is_left_of_it(start: Start
     assert (result.explained.streams, result.explained.unexplained) == (2, 0)
     assert sum(result.explained.closes.values()) == result.explained.connections >= 12
     assert result.explained.dropped["window"]
-    assert {each.kind for each in result.processes} == {"router", "gateway", "mlbridge"}
+    assert {each.name for each in result.processes} == {"router", "gateway", "gateway-2", "mlbridge"}
     assert result.hops
     assert result.ml_counts is not None
     assert result.ml_counts.alerts

@@ -56,6 +56,54 @@ def test_of_one_subject_and_kind_the_oldest_gives_way_and_other_kinds_stay() -> 
     assert (memory.evicted, memory.evicted_until) == (7, 7)
 
 
+def test_ends_of_connections_that_give_way_are_summed_up_by_how_they_ended() -> None:
+    memory = IncidentMemory(per_subject=3)
+    for at in range(1, 41):
+        code, numbers = (
+            (4400, {"frames_out": 10.0, "messages_waiting": 5.0}) if at % 4 == 0 else (1000, {"frames_out": 10.0})
+        )
+        memory.add(
+            closed(at, stream=f"cam-{at % 2}", code=code, connection=f"gw/1.{at}", address="::1", numbers=numbers)
+        )
+    for stream, closes in (("cam-0", {1000: 10, 4400: 10}), ("cam-1", {1000: 20})):
+        found = memory.about(stream, 41)
+        for code, count in closes.items():
+            assert sum(each.count for each in found if each.code == code) == count
+        assert sum(each.numbers["frames_out"] for each in found) == 200
+        assert sum(each.numbers.get("messages_waiting", 0) for each in found) == 5 * closes.get(4400, 0)
+        assert [each.connection for each in found if each.summed] == [""] * len(closes)
+        assert all(each.until <= 37 for each in found if each.summed)
+    for subject in ("ann", "::1"):
+        assert sum(each.count for each in memory.about(subject, 41)) == 40
+    assert memory.about("gw/1.1", 41) == []
+    assert [each.at for each in memory.about("ann", 41) if not each.summed] == [38, 39, 40]
+    assert (memory.evicted, memory.since(0, 41), memory.since(0, 41, IncidentKind.CLOSED)) == (0, 0, 0)
+
+
+def test_sums_of_one_subject_are_bounded_too_and_what_is_lost_then_is_told() -> None:
+    memory = IncidentMemory(per_subject=3)
+    memory.add(closed(0, user="bob", stream="bobs"))
+    for at in range(1, 101):
+        memory.add(closed(at, stream=f"cam-{at}"))
+    found = memory.about("ann", 101)
+    assert [(each.at, each.summed) for each in found] == [
+        (95, True), (96, True), (97, True), (98, False), (99, False), (100, False),
+    ]  # fmt: skip
+    assert (memory.evicted, len(memory)) == (94, 7)
+    assert memory.since(0, 101, IncidentKind.CLOSED) == memory.since(0, 101) == 94
+    assert memory.since(0, 101, IncidentKind.REFUSED) == 0
+    assert memory.about("bob", 101) == [closed(0, user="bob", stream="bobs")]
+
+
+def test_a_sum_is_forgotten_when_the_newest_in_it_is_too_old() -> None:
+    memory = IncidentMemory(keep_s=10, per_subject=1)
+    for at in (0, 4_000, 8_000):
+        memory.add(closed(at))
+    assert [(each.count, each.at, each.until) for each in memory.about("cam", 14_000)] == [(2, 0, 4_000), (1, 8_000, 0)]
+    assert [each.at for each in memory.about("cam", 14_001)] == [8_000]
+    assert memory.about("cam", 18_001) == []
+
+
 def test_in_total_the_kind_with_most_bytes_gives_way_so_that_a_storm_pushes_out_itself() -> None:
     memory = IncidentMemory(max_entries=100)
     memory.add(closed(0))
@@ -112,8 +160,8 @@ def test_since_when_nothing_is_missing() -> None:
     memory = IncidentMemory(keep_s=10, per_subject=1)
     assert memory.since(5000, 6000) == 5000
     assert memory.since(5000, 60_000) == 50_000
-    memory.add(closed(58_000))
-    memory.add(closed(59_000))
+    for at in (58_000, 59_000):
+        memory.add(Incident(what=IncidentKind.DROPPED, at=at, streams=("cam",)))
     assert memory.since(5000, 60_000) == 58_000
 
 
@@ -129,7 +177,7 @@ def test_since_when_nothing_is_missing() -> None:
 def test_whatever_happens_the_bounds_hold_and_nothing_is_left_of_what_is_gone(events: list[tuple]) -> None:  # type: ignore[type-arg]
     memory = IncidentMemory(max_entries=12, max_bytes=9_000, per_subject=3, keep_s=100)
     latest = 0
-    for what, at, stream, user, joins, length in events:
+    for number, (what, at, stream, user, joins, length) in enumerate(events):
         latest = max(latest, at)
         memory.add(
             Incident(what=what, at=at, streams=(stream,), user=user, reason="x" * length),
@@ -141,7 +189,14 @@ def test_whatever_happens_the_bounds_hold_and_nothing_is_left_of_what_is_gone(ev
             found = memory.about(subject, at)
             assert all(subject in each.subjects() for each in found)
             for kind in IncidentKind:
-                assert sum(each.what == kind for each in found) <= 3
+                assert sum(each.what == kind and not each.summed for each in found) <= 3
+                assert sum(each.what == kind and each.summed for each in found) <= 3
+            if memory.since(-1, at, IncidentKind.CLOSED) == -1:
+                known = sum(each.count for each in found if each.what is IncidentKind.CLOSED)
+                assert known == sum(
+                    what is IncidentKind.CLOSED and subject in (of, of_user)
+                    for what, _, of, of_user, *_ in events[: number + 1]
+                )
     memory.known(latest + 200_000)
     assert (len(memory), memory.bytes) == (0, 0)
     assert not memory._by_subject

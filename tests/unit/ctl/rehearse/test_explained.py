@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from watchout.common.why.answer import SilentProcess, WhyAnswer
 from watchout.common.why.incident import Incident, IncidentKind
 from watchout.ctl.rehearse.explained import (
-    MAX_REMEMBERED,
     MAX_STREAMS,
     UNDER_WAY,
     StreamMemory,
@@ -19,15 +20,18 @@ from watchout.ctl.rehearse.explained import (
 from watchout.ctl.rehearse.figures import StreamTally
 from watchout.ctl.why.sentence import WhyFacts
 
+BEGAN = 1_000
 
-def closed(by: str = "client", stream: str = "s", code: int = 1000, **numbers: float) -> Incident:
+
+def closed(by: str = "client", stream: str = "s", code: int = 1000, count: int = 1, **numbers: float) -> Incident:
     return Incident(
-        what=IncidentKind.CLOSED, at=1, streams=(stream,), connection="g/1.1", code=code, by=by, numbers=numbers
-    )
+        what=IncidentKind.CLOSED, at=1, streams=(stream,), connection="g/1.1", code=code, by=by, numbers=numbers,
+        count=count, summed=count > 1,
+    )  # fmt: skip
 
 
-def facts(*incidents: Incident, left_out: int = 0, silent: bool = False) -> WhyFacts:
-    answer = WhyAnswer(kind="gateway", name="gateway.1", incidents=list(incidents), left_out=left_out)
+def facts(*incidents: Incident, left_out: int = 0, silent: bool = False, **since: int) -> WhyFacts:
+    answer = WhyAnswer(kind="gateway", name="gateway.1", incidents=list(incidents), left_out=left_out, **since)
     away = [SilentProcess(kind="gateway", name="gateway.2", why="no answer")] if silent else []
     return WhyFacts(about="s", now=2, answers=[answer], silent=away)
 
@@ -37,28 +41,37 @@ def test_the_memory_of_a_stream_in_numbers() -> None:
         facts(
             closed(frames_out=100, dropped_window=7, seconds=3),
             closed(frames_out=50, dropped_window=1, dropped_gone=2),
+            closed(frames_out=5000, dropped_window=40, count=20),
             closed(by="network", code=1006),
             closed(by="gateway", code=4500),
             closed(stream="other", frames_out=1000),
             Incident(what=IncidentKind.DROPPED, at=1, streams=("s",), numbers={"window": 8.0}),
-        )
+        ),
+        began_ms=BEGAN,
     )
     assert found == StreamMemory(
-        closes={"left": 2, "lost": 1, "session_ended": 1}, frames_out=150, dropped={"window": 8, "gone": 2}
+        closes={"left": 22, "lost": 1, "session_ended": 1}, frames_out=5150, dropped={"window": 48, "gone": 2}
     )
+
+
+def memory(*incidents: Incident, **more: Any) -> StreamMemory:
+    return memory_of(facts(*incidents, **more), began_ms=BEGAN)
 
 
 def test_a_question_is_asked_again_until_all_is_told_or_forgotten() -> None:
-    assert [is_whole(memory_of(facts(closed(), closed())), connections=number) for number in (2, 3)] == [True, False]
-    assert not is_whole(memory_of(facts(closed(), silent=True)), connections=1)
-    assert is_whole(memory_of(facts(closed(), left_out=1)), connections=9)
+    assert [is_whole(memory(closed(), closed()), connections=number) for number in (2, 3)] == [True, False]
+    assert not is_whole(memory(closed(), silent=True), connections=1)
+    assert is_whole(memory(closed(), left_out=1), connections=9)
+    assert is_whole(memory(closed(), since=BEGAN + 1), connections=9)
 
 
 def test_a_memory_that_may_have_forgotten_something_is_not_compared() -> None:
-    assert "has forgotten" in memory_of(facts(*([closed()] * MAX_REMEMBERED))).incomplete
-    assert "has forgotten" in memory_of(facts(closed(), left_out=1)).incomplete
-    assert memory_of(facts(closed(), silent=True)).incomplete == "gateway gateway.2 did not answer"
-    found = compare({"s": StreamTally(connections=9)}, {"s": memory_of(facts(closed(), silent=True))})
+    assert "has forgotten" in memory(closed(), closed_since=BEGAN + 1).incomplete
+    assert not memory(*[closed()] * 150, closed_since=BEGAN, since=BEGAN + 1).incomplete, "other kinds are no matter"
+    assert "has forgotten" in memory(closed(), since=BEGAN + 1).incomplete, "a former release keeps no sums"
+    assert "has forgotten" in memory(closed(), left_out=1).incomplete
+    assert memory(closed(), silent=True).incomplete == "gateway gateway.2 did not answer"
+    found = compare({"s": StreamTally(connections=9)}, {"s": memory(closed(), silent=True)})
     assert (found.streams, found.unexplained) == (0, None)
     assert found.notes == ["s is not compared: gateway gateway.2 did not answer"]
 

@@ -16,6 +16,8 @@ RUNNING = ["--url", "ws://127.0.0.1:9"]
         (["--cameras", "0"], "0 is not in the range 1<=x<=2000"),
         (["--size", "10"], "10 is not in the range 400<="),
         ([*RUNNING, "--soak"], "--soak is for a system of its own: leave --url and --home out"),
+        ([*RUNNING, "--gateways", "2"], "--gateways is for a system of its own: leave --url and --home out"),
+        (["--gateways", "0"], "0 is not in the range 1<=x<=16"),
         (["--token", "t"], "--token is for a running system: give --url or --home"),
         (["--ml-listen", "127.0.0.1:9"], "--ml-listen is for a running system"),
         ([*RUNNING, "--set", "ML_FPS=5"], "settings of a running system cannot be changed"),

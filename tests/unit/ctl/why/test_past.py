@@ -93,6 +93,27 @@ def test_alerts_that_waited_are_said_with_their_number() -> None:
     )
 
 
+def test_a_sum_of_earlier_ends_says_of_how_many_it_is() -> None:
+    numbers = {"seconds": 7300.0, "frames_out": 4000.0, "dropped_slow": 7.0}
+    found = said(
+        K.CLOSED, code=4500, reason="SESSION_ENDED", by="gateway", numbers=numbers, address="10.0.0.1", connection="",
+        count=412, until=1, summed=True,
+    )  # fmt: skip
+    assert found == (
+        "session_ended",
+        (
+            "412 earlier connections (ann, cam, 10.0.0.1) at gw ended with 4500, for each: its session ended: "
+            "expired, signed out, revoked or banned; together they lasted 2.0 h, 4000 frames out, frames not sent: 7 "
+            "because its socket took no more"
+        ),
+    )
+    text = said(K.CLOSED, code=4400, by="gateway", numbers={"messages_waiting": 40.0}, connection="", summed=True)[1]
+    assert (
+        text
+        == "1 earlier connection (ann, cam) at gw ended with 4400, for each: 40 alerts (0 B) waited for all of them"
+    )
+
+
 def test_what_a_connection_had_is_said_at_its_end() -> None:
     numbers = {
         "seconds": 0.5, "frames_in": 1.0, "frames_out": 40.0, "alerts_out": 2.0, "alerts_in": 1.0, "limited": 3.0,
