@@ -54,6 +54,8 @@ PURE = (
     "common/settings/ml_url.py",
     "common/ml_targets/declaration.py",
     "common/ml_targets/docs.py",
+    "mlbridge/targets/accepted.py",
+    "mlbridge/targets/http_response.py",
     "common/ml_targets/kinds.py",
     "common/ml_targets/sentinel.py",
     "common/media/codecs.py",

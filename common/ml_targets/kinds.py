@@ -70,7 +70,7 @@ HTTP: Final = declare(
                 example="service.py",
             ),
             Exchange(
-                url="the same, `ML_HTTP_FORMAT=raw`",
+                url="the same, `ML_HTTP_FORMAT=raw`, or `Accept: image/*` in responses",
                 frames="`POST /analyze`, the JPEG itself; `X-Stream-Id`, `X-Frame-Id`, `X-Frame-Time`",
                 alerts="the same",
                 example="over_http_raw.py",

@@ -33,6 +33,7 @@ from watchout.ctl.ml import conformance
 from watchout.ctl.ml.conformance import LoadResult, ProbeResult
 from watchout.ctl.ml.pictures import GARBAGE, SAMPLE, TRUNCATED, padded
 from watchout.mlbridge.targets import Target, TargetFailure, TargetTimeout, UnusableResult, open_target
+from watchout.mlbridge.targets.accepted import accepted_types, takes
 from watchout.mlbridge.targets.bodies import frame_headers, json_body
 from watchout.mlbridge.targets.http import NO_BODY
 from watchout.mlbridge.targets.results import MAX_RESULT_BYTES, Undecodable, read_json, read_result
@@ -230,10 +231,16 @@ class _HttpProbe:
         self._url = (base / "analyze").with_query(base.query)
         self._client = client
         self._timeout_s = settings.ml_timeout_s
-        self._raw = settings.ml_http_format == "raw"
+        self._format = settings.ml_http_format
+        self._accepted: frozenset[str] = frozenset()  # by the latest response, as mlbridge goes by it
+
+    def _wants_picture(self, frame: Frame) -> bool:
+        if self._format != "auto":
+            return self._format == "raw"
+        return takes(self._accepted, frame.codec.content_type)
 
     def _request(self, frame: Frame, unknown_field: bool) -> tuple[bytes, dict[str, str]]:
-        if self._raw:
+        if self._wants_picture(frame):
             more = {"X-Watchout-Check": "1"} if unknown_field else {}
             return frame.picture, {"Content-Type": frame.codec.content_type, **frame_headers(frame), **more}
         body = json_body(frame)
@@ -252,6 +259,7 @@ class _HttpProbe:
                 asyncio.timeout(self._timeout_s),
                 self._client.request("POST", self._url, headers=headers, body=body, trace=connection) as response,
             ):
+                self._accepted = accepted_types(response.headers.get("Accept"))
                 came = replace(came, status=response.status, content_type=response.content_type)
                 came = await _with_body(came, response)
         except TimeoutError:

@@ -6,6 +6,7 @@ Run it, and mlbridge with it:
     python over_http_raw.py --port 8500
     ML_SERVICE_URL=http://127.0.0.1:8500 ML_HTTP_FORMAT=raw honcho start
 
+Without ``ML_HTTP_FORMAT`` the first frame would come as JSON, which this service does not take (service.py takes both).
 ``POST /analyze`` has ``X-Stream-Id``, ``X-Frame-Id`` and ``X-Frame-Time`` (ms since the epoch). The answer is ``{}`` or
 ``{"alert":{…}}``. With ``ML_BATCH=8`` up to 8 pictures come as ``multipart/form-data``, each part with these headers;
 the answer is then ``{"answers":[…]}``, one for each in their order.

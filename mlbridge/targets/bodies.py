@@ -71,6 +71,25 @@ def frame_headers(frame: Frame) -> dict[str, str]:
     }
 
 
+def content_type_line(content_type: str) -> bytes:
+    """Return the HTTP header line that names the type of a body."""
+    return f"Content-Type: {content_type}\r\n".encode("ascii")
+
+
+def frame_lines(frame: Frame) -> bytes:
+    """Return `frame_headers` and the content type of the picture as HTTP header lines."""
+    return (
+        b"X-Stream-Id: %b\r\nX-Frame-Id: %d\r\nX-Frame-Time: %d\r\nContent-Type: %b\r\n"
+        % (frame.stream_id.encode("ascii"), frame.frame_id, frame.timestamp, frame.codec.content_type.encode("ascii"))
+    ) + trace_lines(frame)
+
+
+def trace_lines(frame: Frame) -> bytes:
+    """Return `trace_headers` as an HTTP header line; empty: the request is not recorded."""
+    trace = traceparent_of(frame)
+    return f"{TRACEPARENT}: {trace}\r\n".encode("ascii") if trace else b""
+
+
 def traceparent_of(frame: Frame) -> str:
     """Return the ``traceparent`` of the request about a frame (W3C Trace Context); empty: it is not recorded."""
     tracing = tracer.active()

@@ -7,14 +7,13 @@ environment (proxies, netrc) nor earlier responses (cookies) influence a request
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import ssl
 import time
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
-import aiohttp
-from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from watchout.common.alerts.model import AlertFault
@@ -22,13 +21,22 @@ from watchout.common.media.frames import Frame
 from watchout.common.ml_targets import kinds
 from watchout.common.ml_targets.reach import SchemeHint
 from watchout.common.settings import Settings
-from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, HttpClient, http_reason, read_body
+from watchout.common.toolbox.http_client import BodyTooLarge
 from watchout.common.toolbox.retry import read_retry_after
 from watchout.common.tracing.context import TRACEPARENT
 from watchout.mlbridge.breaker import MAX_RETRY_AFTER_S
 from watchout.mlbridge.refusals import Blame
-from watchout.mlbridge.targets.bodies import frame_headers, json_batch, json_body, multipart_batch, trace_headers
+from watchout.mlbridge.targets.accepted import accepted_types, takes
+from watchout.mlbridge.targets.bodies import (
+    content_type_line,
+    frame_lines,
+    json_batch,
+    json_body,
+    multipart_batch,
+    trace_lines,
+)
 from watchout.mlbridge.targets.frame_batcher import BatchOutcome, FrameBatcher
+from watchout.mlbridge.targets.http_connections import HttpConnections, NoConnection, NoResponse
 from watchout.mlbridge.targets.results import (
     MAX_RESULT_BYTES,
     key_of,
@@ -40,6 +48,11 @@ from watchout.mlbridge.targets.results import (
 from watchout.mlbridge.targets.target import OnAlerts, TargetFailure, TargetTimeout, discard_alerts
 from watchout.mlbridge.targets.tls import ClientTls
 
+JSON_LINE: Final = content_type_line("application/json")
+#: Content type of a batch of pictures as they are.
+MULTIPART: Final = "multipart/form-data"
+#: With ``auto``: all frames go in base64 for so long after the service refused a picture as it is, in seconds.
+JSON_FOR_S: Final = 60.0
 #: 4xx that concern the service or its configuration, not the frame: credentials, method, protocol, rate.
 OF_SERVICE: Final = frozenset((401, 402, 405, 407, 411, 414, 417, 421, 425, 426, 428, 429, 431))
 #: 4xx that may concern either: a wrong path, or a stream that the service does not know.
@@ -53,11 +66,16 @@ NO_BODY: Final = (202, 204, 205)
 class HttpTarget:
     """The `Target` of one service over HTTP. Built by `open_target`. Connections are kept and used again.
 
+    With the format ``auto`` pictures go in base64 until a response says by ``Accept`` that the service takes them as
+    they are; the latest response counts. When a service then refuses one, that frame is posted again in base64, and
+    so are all frames for `JSON_FOR_S`.
+
     Args:
         url: base URL; frames are posted to ``analyze`` below it, with its query.
         timeout_s: deadline of a request, in seconds.
-        connections: most connections at once.
-        raw: send the encoded picture itself with its ids as headers, not JSON.
+        connections: connections at once.
+        body_format: ``json``: the picture in base64; ``raw``: the encoded picture itself with its ids as headers;
+            ``auto``: as the service accepts.
         batch: most frames in one request; 1: each frame is sent alone.
         headers: sent with every request.
         tls: TLS context; None: the system's authorities for ``https``.
@@ -71,7 +89,7 @@ class HttpTarget:
         *,
         timeout_s: float,
         connections: int,
-        raw: bool = False,
+        body_format: str = "auto",
         batch: int = 1,
         headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
@@ -80,18 +98,22 @@ class HttpTarget:
         self._url = (base / "analyze").with_query(base.query)
         self._timeout_s = timeout_s
         self._connections = connections
-        self._raw = raw
+        self._format = body_format
         self._batch = batch
         self._boundary = f"watchout-{secrets.token_hex(16)}"
-        self._headers = {
-            "Accept": "application/json",
-            **({} if raw else {"Content-Type": "application/json"}),
-            **(headers or {}),
-        }
+        self._headers = [
+            ("User-Agent", "watchout-mlbridge"),
+            ("Accept", "application/json"),
+            ("Accept-Encoding", "identity"),
+            *(headers or {}).items(),
+        ]
         self._tls = tls
         self._hint = SchemeHint(url)
         self._answered = False
-        self._client: HttpClient | None = None
+        #: With ``auto``: what the latest response accepts, and until when that is disregarded, in seconds.
+        self._accepted: frozenset[str] = frozenset()
+        self._json_until = -math.inf
+        self._http: HttpConnections | None = None
         self._batcher: FrameBatcher | None = None
         self._on_alerts: OnAlerts = discard_alerts
 
@@ -103,12 +125,13 @@ class HttpTarget:
     async def open(self, on_alerts: OnAlerts) -> None:
         """Prepare the client. `on_alerts` receives alerts that name no frame of their batch."""
         self._on_alerts = on_alerts
-        self._client = HttpClient(
-            user_agent="watchout-mlbridge",
+        self._http = HttpConnections(
+            self._url,
+            self._headers,
             connections=self._connections,
-            headers=self._headers,
             timeout_s=self._timeout_s,
-            tls=True if self._tls is None else self._tls,
+            max_body_bytes=MAX_RESULT_BYTES,
+            tls=self._tls,
         )
         if self._batch > 1:
             self._batcher = FrameBatcher(self._send_batch, max_frames=self._batch)
@@ -117,23 +140,42 @@ class HttpTarget:
         """Post the frame, alone or in a batch, and return the alerts in the response. Raises as `Target.analyse`."""
         if self._batcher is not None:
             return await self._batcher.analyse(frame, alone=isolated)
-        if not self._raw:
-            return read_result(await self._post(json_body(frame), trace_headers(frame) or None))
-        headers = {**frame_headers(frame), "Content-Type": frame.codec.content_type}
-        return read_result(await self._post(frame.picture, headers))
+        if self._wants(frame.codec.content_type):
+            try:
+                return read_result(await self._post(frame.picture, frame_lines(frame)))
+            except TargetFailure as failure:
+                if not self._wants_json_after(failure):
+                    raise
+        return read_result(await self._post(json_body(frame), JSON_LINE + trace_lines(frame)))
 
     async def close(self) -> None:
         """Close all connections."""
         if self._batcher is not None:
             await self._batcher.close()
-        if self._client is not None:
-            await self._client.close()
+        if self._http is not None:
+            await self._http.close()
+
+    def _wants(self, content_type: str) -> bool:
+        """Return whether the service gets this content type in place of JSON."""
+        if self._format != "auto":
+            return self._format == "raw"
+        return takes(self._accepted, content_type) and time.monotonic() >= self._json_until
+
+    def _wants_json_after(self, failure: TargetFailure) -> bool:
+        """Return whether a request without JSON failed because the service wants JSON, and remember it.
+
+        A response that accepts pictures refuses this picture; a failure without a response says nothing.
+        """
+        if self._format != "auto" or not isinstance(failure, _StatusFailure) or failure.accepts_pictures:
+            return False
+        self._json_until = time.monotonic() + JSON_FOR_S
+        return True
 
     async def _send_batch(self, frames: list[Frame]) -> list[BatchOutcome]:
         """Post a batch. When the service refuses its content it is sent again in halves, down to single frames."""
-        body, headers = self._batch_body(frames)
         try:
-            found, unmatched = read_batch_result(await self._post(body, headers), [key_of(frame) for frame in frames])
+            response = await self._post_batch(frames)
+            found, unmatched = read_batch_result(response, [key_of(frame) for frame in frames])
         except TargetFailure as failure:
             if failure.blame is not Blame.FRAME or len(frames) == 1:
                 return [failure] * len(frames)
@@ -146,35 +188,48 @@ class HttpTarget:
             self._on_alerts(unmatched)
         return [*found]
 
-    def _batch_body(self, frames: Sequence[Frame]) -> tuple[bytes, dict[str, str] | None]:
-        if self._raw:
-            kind = f'multipart/form-data; boundary="{self._boundary}"'
-            return multipart_batch(frames, self._boundary), {"Content-Type": kind}
-        return json_batch(frames), None
+    async def _post_batch(self, frames: Sequence[Frame]) -> object:
+        """Post a batch in the format that the service wants, and return its decoded response."""
+        if self._wants(MULTIPART):
+            lines = content_type_line(f'{MULTIPART}; boundary="{self._boundary}"')
+            try:
+                return await self._post(multipart_batch(frames, self._boundary), lines)
+            except TargetFailure as failure:
+                if not self._wants_json_after(failure):
+                    raise
+        return await self._post(json_batch(frames), JSON_LINE)
 
-    async def _post(self, body: bytes, headers: dict[str, str] | None) -> object:
+    async def _post(self, body: bytes, lines: bytes) -> object:
         """Post a body and return the decoded response, or `Undecodable`. Raises `TargetFailure`."""
-        assert self._client is not None, "open comes first"
+        assert self._http is not None, "open comes first"
         try:
-            async with self._client.request("POST", self._url, headers=headers, body=body) as response:
-                self._answered = True
-                if not 200 <= response.status < 300:
-                    raise _failure(response.status, response.headers)
-                data = await read_body(response, MAX_RESULT_BYTES)
-                found = {} if not data and response.status in NO_BODY else read_json(data)
-                return traced_result(found, response.headers.get(TRACEPARENT))
+            response = await self._http.post(body, lines)
         except BodyTooLarge as exc:
             raise TargetFailure(str(exc), blame=Blame.UNSURE) from None
         except TimeoutError:
             raise TargetTimeout(f"no whole answer within {self._timeout_s:g} s") from None
-        except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as exc:
-            raise TargetFailure(await self._hinted(http_reason(exc, with_text=True))) from None
-        except HTTP_ERRORS as exc:
-            raise TargetFailure(await self._hinted(http_reason(exc, with_text=True)), blame=Blame.UNSURE) from None
+        except NoConnection as exc:
+            raise TargetFailure(await self._hinted(str(exc))) from None
+        except NoResponse as exc:
+            raise TargetFailure(await self._hinted(str(exc)), blame=Blame.UNSURE) from None
+        self._answered = True
+        headers, data = response.headers, response.body
+        accepted = accepted_types(headers.get("accept"))
+        if not 200 <= response.status < 300:
+            raise _failure(response.status, headers.get("retry-after"), accepted)
+        self._accepted = accepted
+        found = {} if not data and response.status in NO_BODY else read_json(data)
+        return traced_result(found, headers.get(TRACEPARENT))
 
     async def _hinted(self, reason: str) -> str:
         """Return the reason, with the scheme that the server expects if this one never received a response."""
         return reason if self._answered else await self._hint.added_to(reason)
+
+
+class _StatusFailure(TargetFailure):
+    """A response with another status than 2xx; `accepts_pictures`: its ``Accept`` names more than JSON."""
+
+    accepts_pictures = False
 
 
 def blame_of(status: int) -> Blame:
@@ -188,10 +243,11 @@ def blame_of(status: int) -> Blame:
     return Blame.UNSURE if status >= 500 else Blame.SERVICE
 
 
-def _failure(status: int, headers: CIMultiDictProxy[str] | CIMultiDict[str]) -> TargetFailure:
-    failure = TargetFailure(f"it answered with status {status}", blame=blame_of(status))
+def _failure(status: int, retry_after: str | None, accepted: frozenset[str]) -> _StatusFailure:
+    failure = _StatusFailure(f"it answered with status {status}", blame=blame_of(status))
+    failure.accepts_pictures = bool(accepted - {"application/json"})
     if status in WITH_RETRY_AFTER:
-        failure.retry_after_s = read_retry_after(headers.get("Retry-After"), time.time(), most_s=MAX_RETRY_AFTER_S)
+        failure.retry_after_s = read_retry_after(retry_after, time.time(), most_s=MAX_RETRY_AFTER_S)
         if failure.retry_after_s is not None:
             failure.blame = Blame.SERVICE
     return failure
@@ -211,7 +267,7 @@ def open_target(url: str, settings: Settings) -> HttpTarget:
         url,
         timeout_s=settings.ml_timeout_s,
         connections=settings.ml_in_flight,
-        raw=settings.ml_http_format == "raw",
+        body_format=settings.ml_http_format,
         batch=settings.ml_batch,
         headers=dict(settings.ml_headers),
         tls=ClientTls.of(settings).context() if HttpTarget.declaration.uses_tls(url) else None,

@@ -27,6 +27,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 MAX_BODY_BYTES: Final = 64 << 20
 #: Frames of one WebSocket that are analysed at a time; with that many the socket is not read.
 MAX_PER_SOCKET: Final = 32
+#: Tells mlbridge that pictures as they are cost less than base64 in JSON (RFC 9110 section 12.5.1).
+ACCEPT: Final = "image/*, application/json;q=0.5"
 #: Seconds that running calls have to finish at shutdown: honcho kills after 5.
 END_S: Final = 4.0
 
@@ -271,4 +273,5 @@ class Service:
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     from aiohttp import web
 
-    return web.Response(body=write_json(body), status=status, content_type="application/json", headers=headers)
+    told = {"Accept": ACCEPT, **(headers or {})}
+    return web.Response(body=write_json(body), status=status, content_type="application/json", headers=told)

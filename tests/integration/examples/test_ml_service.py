@@ -193,6 +193,25 @@ async def test_over_http_a_walk_brings_one_alert_with_the_frames_own_figures(cli
     assert 6 <= alert["frameId"] <= 8
 
 
+async def test_a_picture_as_it_is_is_looked_at_and_bad_ones_are_refused_with_a_sentence(
+    client: TestClient[Any, Any],
+) -> None:
+    ids = {"X-Stream-Id": "s", "X-Frame-Id": "1", "X-Frame-Time": "5", "Content-Type": "image/jpeg"}
+    picture = base64.b64decode(message(plain())["frame"])
+    nameless = {name: value for name, value in ids.items() if name != "X-Stream-Id"}
+    wrong = {**ids, "X-Frame-Id": "one"}
+    for body, headers, status in (
+        (picture, ids, 200),
+        (b"no", ids, 400),
+        (picture, nameless, 400),
+        (picture, wrong, 400),
+    ):
+        response = await client.post("/analyze", data=body, headers=headers)
+        assert response.status == status
+        assert response.headers["Accept"].startswith("image/*")
+        assert status == 200 or (await response.json())["error"]
+
+
 async def test_over_a_websocket_only_alerts_come_back(client: TestClient[Any, Any]) -> None:
     async with client.ws_connect("/ws") as ws:
         await ws.send_str("no json")

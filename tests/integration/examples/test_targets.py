@@ -30,7 +30,8 @@ SECONDS = 25
 READY_S = 30.0
 #: Kind → the program, what the target is told besides the URL, and the server between the two.
 KINDS: dict[str, tuple[str, dict[str, Any], str | None]] = {
-    "http json": ("service.py", {}, None),
+    "http, as it accepts": ("service.py", {}, None),
+    "http json": ("service.py", {"ml_http_format": "json"}, None),
     "http raw": ("over_http_raw.py", {"ml_http_format": "raw"}, None),
     "http batch": ("over_http_batch.py", {"ml_batch": 4}, None),
     "http raw batch": ("over_http_raw.py", {"ml_http_format": "raw", "ml_batch": 4}, None),

@@ -16,7 +16,10 @@ from aiohttp.test_utils import TestClient, TestServer
 from tests.kit.clients import eventually
 from watchout import ml
 from watchout.common.media.arrays import PictureFault
+from watchout.common.media.frames import Frame as SentFrame
+from watchout.ml import service as ml_service
 from watchout.ml.function_calls import WAITING_PER_CALL
+from watchout.mlbridge.targets.http import HttpTarget
 
 JPEG = b"\xff\xd8\xff\xe0picture"
 
@@ -47,6 +50,20 @@ async def test_a_function_is_a_service_over_json_and_raw_pictures() -> None:
     assert [(frame.stream_id, frame.picture, frame.timestamp) for frame in frames] == [
         ("cam-1", JPEG, 5), ("cam-2", JPEG, 6)
     ]  # fmt: skip
+
+
+async def test_mlbridge_sends_pictures_as_they_are_because_each_response_accepts_them() -> None:
+    async with serving(lambda frame: ml.Alert("low", frame.picture.hex())) as client:
+        target = HttpTarget(str(client.make_url("/")), timeout_s=60, connections=1)
+        await target.open(lambda _: None)
+        for number in range(2):
+            (alert,) = await target.analyse(SentFrame("cam", number, 5, picture=JPEG))
+            assert isinstance(alert, dict)
+            assert alert["message"] == JPEG.hex()
+        refused = await client.post("/analyze", data=b"no json")
+        await target.close()
+        assert target._accepted == {"image/*", "application/json"}
+        assert (refused.status, refused.headers["Accept"]) == (400, ml_service.ACCEPT)
 
 
 async def test_a_coroutine_function_serves_as_well() -> None:

@@ -8,8 +8,11 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from aiohttp import web
 
 from tests.kit.ml_stub import ALERT, MlStub, serving
 from watchout.common.alerts.model import AlertFault
@@ -60,6 +63,108 @@ async def test_the_frame_is_posted_as_the_contract_says(stub: MlStub, target: Ht
     ]
     assert stub.paths == ["/analyze"]
     assert stub.headers[0]["Content-Type"] == "application/json"
+
+
+class Choosy:
+    """A service that says what it accepts, takes no other type than those of `takes`, and records what came."""
+
+    def __init__(self, accept: str | None, takes: tuple[str, ...]) -> None:
+        self.accept, self.takes = accept, takes
+        self.came: list[str] = []
+        self.bodies: list[bytes] = []
+        self.headers: list[dict[str, str]] = []
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.came.append(request.content_type)
+        self.bodies.append(await request.read())
+        self.headers.append(dict(request.headers))
+        headers = {} if self.accept is None else {"Accept": self.accept}
+        refused = request.content_type not in self.takes
+        return web.json_response({"alerts": []}, status=415 if refused else 200, headers=headers)
+
+
+@asynccontextmanager
+async def choosy(
+    accept: str | None, *takes: str, batch: int = 1, **options: Any
+) -> AsyncIterator[tuple[Choosy, HttpTarget]]:
+    service, app = Choosy(accept, takes), web.Application()
+    app.router.add_post("/analyze", service.handle)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    target = HttpTarget(
+        f"http://127.0.0.1:{runner.addresses[0][1]}", timeout_s=60, connections=4, batch=batch, **options
+    )
+    await target.open(lambda _: None)
+    try:
+        yield service, target
+    finally:
+        await target.close()
+        await runner.cleanup()
+
+
+JSON, JPEG, PARTS = "application/json", "image/jpeg", "multipart/form-data"
+
+
+async def test_pictures_go_as_they_are_once_the_service_says_that_it_accepts_them() -> None:
+    async with choosy("image/*, application/json;q=0.5", JSON, JPEG) as (service, target):
+        for _ in range(3):
+            assert await target.analyse(FRAME) == []
+        assert service.came == [JSON, JPEG, JPEG]
+        assert service.bodies[1] == PICTURE
+        named = {name: service.headers[1][name] for name in ("X-Stream-Id", "X-Frame-Id", "X-Frame-Time")}
+        assert named == {"X-Stream-Id": "stream_1", "X-Frame-Id": "7", "X-Frame-Time": "1700000000000"}
+        service.accept = None  # another release of it behind the same URL
+        await target.analyse(FRAME)
+        await target.analyse(FRAME)
+        assert service.came[3:] == [JPEG, JSON]
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "application/json", "image/png"])
+async def test_a_service_that_says_nothing_of_it_gets_base64(accept: str | None) -> None:
+    async with choosy(accept, JSON) as (service, target):
+        for _ in range(3):
+            await target.analyse(FRAME)
+        assert service.came == [JSON] * 3
+
+
+async def test_a_frame_that_another_instance_refuses_as_it_is_is_posted_again_in_base64() -> None:
+    async with choosy("image/*", JSON, JPEG) as (service, target):
+        await target.analyse(FRAME)
+        service.accept, service.takes = None, (JSON,)
+        assert await target.analyse(FRAME) == []
+        assert service.came == [JSON, JPEG, JSON]
+        service.accept, service.takes = "image/*", (JSON, JPEG)
+        await target.analyse(FRAME)
+        await target.analyse(FRAME)
+        assert service.came[3:] == [JSON, JSON]  # for a while
+
+
+async def test_a_service_that_accepts_pictures_and_refuses_this_one_is_not_asked_again() -> None:
+    async with choosy("image/*", JSON) as (service, target):
+        await target.analyse(FRAME)
+        with pytest.raises(TargetFailure, match="415"):
+            await target.analyse(FRAME)
+        assert service.came == [JSON, JPEG]
+
+
+@pytest.mark.parametrize(("body_format", "came"), [("json", JSON), ("raw", JPEG)])
+async def test_a_format_that_is_set_is_kept(body_format: str, came: str) -> None:
+    accept = "image/*" if body_format == "json" else None
+    async with choosy(accept, JSON, JPEG, body_format=body_format) as (service, target):
+        for _ in range(3):
+            await target.analyse(FRAME)
+        assert service.came == [came] * 3
+
+
+async def test_batches_go_in_parts_once_the_service_accepts_those() -> None:
+    frames = [Frame(f"s{number}", 1, 2, picture=PICTURE) for number in range(2)]
+    for accept, second in ((PARTS, PARTS), ("image/*", JSON)):
+        async with choosy(accept, JSON, PARTS, batch=2) as (service, target):
+            for _ in range(2):
+                await asyncio.gather(*map(target.analyse, frames))
+            assert service.came == [JSON, second]
 
 
 async def test_a_data_prefix_and_escapes_of_the_camera_are_gone(stub: MlStub, target: HttpTarget) -> None:
