@@ -15,12 +15,22 @@ _V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 class Group:
     """Processes that share a limit."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit: Path) -> None:
         self._path = path
+        self._limit = limit
 
     def add(self, pid: int) -> None:
         """Put a process under the limit, with all that it allocates from now on."""
         (self._path / "cgroup.procs").write_text(str(pid))
+
+    def set_limit(self, limit_bytes: int) -> None:
+        """Another limit, while the processes run: at most the first one."""
+        self._limit.write_text(str(limit_bytes))
+
+    def release(self, pid: int) -> None:
+        """Take a process out."""
+        with contextlib.suppress(OSError):  # it has ended
+            (self._path.parent / "cgroup.procs").write_text(str(pid))
 
 
 @contextlib.contextmanager
@@ -41,7 +51,7 @@ def limited(limit_bytes: int) -> Iterator[Group]:
         if swap.exists():
             with contextlib.suppress(OSError):  # without swap accounting
                 swap.write_text(str(limit_bytes) if is_v1 else "0")
-        yield Group(path)
+        yield Group(path, limit)
     finally:
         with contextlib.suppress(OSError):  # a process of it is still ending
             path.rmdir()

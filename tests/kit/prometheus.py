@@ -1,4 +1,8 @@
-"""A real Prometheus with the files of `deploy/prometheus`, scraping a gateway of a test every second; and promtool."""
+"""A real Prometheus with the files of `deploy/prometheus`, scraping gateways of a test; and promtool.
+
+For the Prometheus of a test time goes faster: all durations of the files, those of `for` and of the windows in the
+expressions included, are shorter by the same factor. Expressions and thresholds are the committed ones.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,12 @@ from tests.kit.services import missing
 FILES: Final = REPOSITORY / "deploy/prometheus"
 RULES: Final = FILES / "watchout.rules.yml"
 LISTENS_S: Final = 60.0
+#: How many times faster time goes: the 15 s between two scrapes become one.
+FASTER: Final = 15
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+#: Where the rules have a duration: `for: 1m`, `[5m]`, `offset 10m`, and the seconds that a process has run.
+_DURATION: Final = re.compile(r"(?<=for: )(\d+)([smhd])\b|(?<=\[)(\d+)([smhd])(?=\])|(?<=offset )(\d+)([smhd])\b")
+_HAS_RUN: Final = "[1h])) > 60\n"
 _opener: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -41,9 +51,52 @@ class Prometheus:
         found = [(row["metric"], float(row["value"][1])) for row in self.ask("query", query=expression)["result"]]
         return [(labels, value) for labels, value in found if not math.isnan(value)]
 
+    def alerts(self) -> list[Alert]:
+        """The alerts that fire, or wait for their `for`."""
+        return [
+            Alert(row["labels"]["alertname"], row["state"], row["labels"], row["annotations"])
+            for row in self.ask("alerts")["alerts"]
+        ]
+
     def firing(self) -> set[str]:
         """The names of the alerts that fire."""
-        return {row["labels"]["alertname"] for row in self.ask("alerts")["alerts"] if row["state"] == "firing"}
+        return {alert.name for alert in self.alerts() if alert.state == "firing"}
+
+
+@dataclass(frozen=True)
+class Alert:
+    """An alert as Prometheus tells it; `state` is ``pending`` or ``firing``."""
+
+    name: str
+    state: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
+def faster_rules(text: str, factor: int = FASTER) -> str:
+    """The rules with all durations shorter by this factor.
+
+    Raises:
+        ValueError: A duration would not be a whole number of seconds.
+    """
+
+    def shorter(found: re.Match[str]) -> str:
+        number, unit = (part for part in found.groups() if part is not None)
+        return shorter_duration(number, unit, factor)
+
+    if text.count(_HAS_RUN) != 1:
+        raise ValueError("how long a process has to have run to be missed is not where it was")
+    # In that rule the threshold is a duration: seconds of uptime.
+    has_run = shorter_duration("60", "s", factor).removesuffix("s")
+    return _DURATION.sub(shorter, text.replace(_HAS_RUN, _HAS_RUN.replace("60", has_run)))
+
+
+def shorter_duration(number: str, unit: str, factor: int) -> str:
+    """So many seconds, minutes or hours divided by the factor, in seconds."""
+    seconds, rest = divmod(int(number) * _SECONDS[unit], factor)
+    if rest or not seconds:
+        raise ValueError(f"{number}{unit} divided by {factor} is no whole number of seconds")
+    return f"{seconds}s"
 
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -54,16 +107,17 @@ def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def prometheus(directory: Path, gateway_port: int) -> Iterator[Prometheus]:
-    """A Prometheus with the committed files, but that it scrapes each second, and a rule waits for a second."""
+def prometheus(directory: Path, *gateway_ports: int) -> Iterator[Prometheus]:
+    """A Prometheus with the committed files, for which time goes `FASTER`; it scrapes these gateways."""
+    directory.mkdir(exist_ok=True)
     config = (FILES / "prometheus.yml").read_text()
-    for before, after in (("127.0.0.1:3000", f"127.0.0.1:{gateway_port}"), ("_interval: 15s", "_interval: 1s")):
+    targets = ", ".join(f'"127.0.0.1:{port}"' for port in gateway_ports)
+    every = shorter_duration("15", "s", FASTER)
+    for before, after in (('"127.0.0.1:3000"', targets), ("_interval: 15s", f"_interval: {every}")):
         assert before in config
         config = config.replace(before, after)
     (directory / "prometheus.yml").write_text(config)
-    rules = re.sub(r"^( +for: )\w+$", r"\g<1>1s", RULES.read_text(), flags=re.MULTILINE)
-    assert rules.count("[1h])) > 60\n") == 1, "how long a process has to have run to be missed"
-    (directory / RULES.name).write_text(rules.replace("[1h])) > 60\n", "[1h])) > 1\n"))
+    (directory / RULES.name).write_text(faster_rules(RULES.read_text()))
     port = free_port()
     command = [
         _found("prometheus"), f"--config.file={directory}/prometheus.yml", f"--web.listen-address=127.0.0.1:{port}",

@@ -1,55 +1,29 @@
-"""A real Prometheus scrapes real processes: each query of the dashboard has data, and a rule fires and resolves."""
+"""A real Prometheus scrapes real processes: each query of the dashboard has data, and rules fire and resolve.
+
+`make test-rules` breaks all that the rules watch (tests/rules).
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import shutil
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from aiohttp import web
 
-from tests.e2e.test_bus import House
 from tests.integration.deploy.test_prometheus_files import queries
 from tests.kit.clients import Clients, eventually
-from tests.kit.mesh_hosts import Authority, authority
-from tests.kit.ml_stub import MlStub
 from tests.kit.nats_servers import NatsSite
-from tests.kit.prometheus import Prometheus, prometheus
+from tests.kit.prometheus import Prometheus
+from tests.rules import cluster
+from tests.rules.breakage import rehearse, watching
+from tests.rules.stage import Kit
 from watchout.common.metric_guide import ALL, GUIDE
 from watchout.common.metric_names import DECLARED, TOTALS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.real]
 COMES_S: Final = 90.0
-SECRET: Final = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU2Nzg5"
-
-
-@pytest.fixture
-def ca() -> Iterator[Authority]:
-    with authority() as made:
-        yield made
-
-
-@contextlib.asynccontextmanager
-async def webhook() -> AsyncIterator[str]:
-    """The address of a webhook that takes everything."""
-
-    async def take(_request: web.Request) -> web.Response:
-        return web.Response(status=204)
-
-    app = web.Application()
-    app.router.add_post("/hook", take)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
-    finally:
-        await runner.cleanup()
 
 
 def empty_queries(seen: Prometheus, expressions: Iterable[str]) -> list[str]:
@@ -83,42 +57,14 @@ def undeclared(seen: Prometheus) -> list[str]:
 
 
 async def test_every_panel_has_data_and_a_rule_fires_while_what_it_watches_is_broken(
-    watchout: Callable[..., Any], clients: Clients, ca: Authority, start_nats: Callable[..., NatsSite], tmp_path: Path
+    watchout: Callable[..., Any], clients: Clients, start_nats: Callable[..., NatsSite], tmp_path: Path
 ) -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        stub, nats = MlStub(), start_nats()
-        await stub.start()
-        stack.push_async_callback(stub.stop)
-        hook = await stack.enter_async_context(webhook())
-        stub.mode = "answer"
-        house = start(watchout, ca, nats, stub, hook)
-        near, far = await house.add_gateway(), await house.add_gateway()
-        bridge, token = house.started.start("mlbridge"), house.started.token()
-        camera, viewer = await clients.camera(near, token), await clients.viewer(far, token)
-        await viewer.subscribe(await camera.register())
-        with prometheus(tmp_path, house.started.port) as seen:
-            async with camera.streaming(10):
-                await eventually(lambda: viewer.frames and stub.looks, COMES_S)
-                await every_query_has_data(seen)
-                assert await asyncio.to_thread(undeclared, seen) == []
-
-                await silent(seen, "WatchoutMlServiceAway")
-                await stub.stop()
-                await fire(seen, "WatchoutMlServiceAway")
-                await stub.start()
-                await silent(seen, "WatchoutMlServiceAway")
-
-            await camera.leave()
-            await asyncio.to_thread(bridge.kill)
-            await fire(seen, "WatchoutNoCameras", "WatchoutProcessAway")
-            await (await clients.camera(near, token)).register()
-            house.started.start("mlbridge")
-            await silent(seen, "WatchoutNoCameras", "WatchoutProcessAway")
-
-            await asyncio.to_thread(nats.servers[0].kill)
-            await fire(seen, "WatchoutNatsAway", "WatchoutRouterAway")
-            await asyncio.to_thread(nats.start)
-            await silent(seen, "WatchoutNatsAway", "WatchoutRouterAway")
+    kit = Kit(watchout, clients, start_nats, None, tmp_path)
+    async with cluster.scene(kit) as here, watching(tmp_path / "prometheus", here.ports) as watch:
+        await every_query_has_data(watch.seen)
+        assert await asyncio.to_thread(undeclared, watch.seen) == []
+        fired = await rehearse(cluster.SHORT, here, None, watch)
+        assert {outcome.rule for outcome in fired} > {"WatchoutMlServiceAway", "WatchoutNatsAway"}
 
 
 async def every_query_has_data(seen: Prometheus) -> None:
@@ -129,37 +75,3 @@ async def every_query_has_data(seen: Prometheus) -> None:
         return not left or await nothing_new()
 
     await eventually(nothing_is_empty, COMES_S, lambda: "\n".join(left))
-
-
-async def fire(seen: Prometheus, *alerts: str) -> None:
-    """Wait until these alerts fire."""
-
-    async def do() -> bool:
-        return set(alerts) <= await asyncio.to_thread(seen.firing) or await nothing_new()
-
-    await eventually(do, COMES_S, f"nobody is told: {alerts}")
-
-
-async def silent(seen: Prometheus, *alerts: str) -> None:
-    """Wait until none of these alerts fires."""
-
-    async def are() -> bool:
-        return not set(alerts) & await asyncio.to_thread(seen.firing) or await nothing_new()
-
-    await eventually(are, COMES_S, f"an alert does not end with its cause: {alerts}")
-
-
-def start(watchout: Callable[..., Any], ca: Authority, nats: NatsSite, stub: MlStub, hook: str) -> House:
-    """A host of a cluster, with all that a panel shows."""
-    started = watchout(
-        start=False,
-        environ={
-            "WATCHOUT_BUS": nats.url, "CLUSTER_NAME": f"t{uuid.uuid4().hex[:8]}",
-            "MESH_LISTEN": "tls://127.0.0.1:0",
-            "ML_SERVICE_URL": stub.url, "ML_FPS": "5", "ALERT_COOLDOWN_S": "1",
-            "ALERT_WEBHOOK_URL": hook, "ALERT_WEBHOOK_SECRETS": SECRET, "ALERT_WEBHOOK_ALLOW_PRIVATE": "true",
-        },
-    )  # fmt: skip
-    shutil.copytree(ca.home("a", "127.0.0.1"), started.home)
-    started.home.chmod(0o700)
-    return House(started)
