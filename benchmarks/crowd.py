@@ -84,7 +84,8 @@ class Gateway:
 _CAMERA: Final = _Camera()
 
 
-def _gateway(environ: dict[str, str]) -> Gateway:
+def gateway_of(environ: dict[str, str]) -> Gateway:
+    """Return the bus of a gateway with these settings, which begins to join its routers."""
     settings = load(environ)
     link = RouterClient(settings, Metrics(), sockets=lambda: 0)
     hub = Hub(wake=link.wake, to_bus=link.frame_to_bus, to_members=link.frame_to_members)
@@ -129,7 +130,7 @@ async def _site(streams: int) -> AsyncIterator[Site]:
                     process([scripts / "watchout-router"], log=output, env={**cleared, **host, **more}, cwd=work)
                 )
             )
-        gateways = [_gateway({**host, **more}) for host in hosts]
+        gateways = [gateway_of({**host, **more}) for host in hosts]
         for gateway in gateways:
             stack.push_async_callback(gateway.link.close)
         give_up = time.perf_counter() + JOIN_S
@@ -140,13 +141,13 @@ async def _site(streams: int) -> AsyncIterator[Site]:
         yield Site(gateways, routers)
 
 
-async def _register(site: Site, names: Sequence[str]) -> None:
+async def register(gateways: Sequence[Gateway], names: Sequence[str]) -> None:
     """Register these streams, spread over the gateways, `AT_ONCE` at a time."""
     waiting = iter(enumerate(names))
 
     async def one() -> None:
         for number, name in waiting:
-            await site.gateways[number % HOSTS].register(name, f"user{number % USERS}")
+            await gateways[number % len(gateways)].register(name, f"user{number % USERS}")
 
     async with asyncio.TaskGroup() as group:
         for _ in range(AT_ONCE):
@@ -162,7 +163,7 @@ async def _measured(streams: int, *, kill: bool) -> list[str]:
         alive = [router.pid for router in site.routers]
         own_before, routers_before, before = time.process_time(), _cpu_s(alive), meter.pss(alive)
         began = time.perf_counter()
-        await _register(site, [f"crowd-{number}" for number in range(streams)])
+        await register(site.gateways, [f"crowd-{number}" for number in range(streams)])
         took_s = time.perf_counter() - began
         await site.whole(streams, AGAIN_S)
         own_us, routers_us = (

@@ -8,9 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import click
+import msgspec
 
-from watchout.common.bus.messages import FromRouter, Hello, Message
+from watchout.common.bus.merged_replies import merge_stats
+from watchout.common.bus.messages import FromRouter, Hello, Message, Query
+from watchout.common.bus.reply_records import StatsReply
 from watchout.common.bus.router_links import RouterLinks
+from watchout.common.bus.stream_walk import StreamWalk
 from watchout.common.bus.transport_choice import gateway_carrier
 from watchout.common.home import who_holds
 from watchout.common.home_files import ROUTER_LOCK
@@ -64,6 +68,33 @@ async def joined(settings: Settings) -> AsyncIterator[RouterLinks]:
         if not is_live:
             raise Failure(links.explain_absence()) if settings.bus else nothing_runs(settings)
         yield links
+
+
+async def stats_without_streams(links: RouterLinks) -> StatsReply:
+    """Return the stats of all routers, with the number of streams only. Raises `RouterUnavailable` and `BusError`."""
+    asked = await links.ask_all(lambda _, number: Query(request=number, what="stats", rows=0), StatsReply)
+    return merge_stats(asked.by_slot, asked.missing, slots=links.slots)
+
+
+async def whole_stats(links: RouterLinks) -> StatsReply:
+    """Return the stats of all routers with all streams. Raises `RouterUnavailable` and `BusError`.
+
+    A slot that does not answer to the end is missing.
+    """
+    reply = await stats_without_streams(links)
+    if reply.totals.streams is msgspec.UNSET:
+        return reply  # of a router that knows no pages: it replied with all
+    walk = StreamWalk(links, coverage=True)
+    streams = [row async for rows in walk.pages() for row in rows]
+    known = () if reply.missing_slots is msgspec.UNSET else reply.missing_slots
+    missing = sorted({*known, *walk.missing})
+    return msgspec.structs.replace(reply, streams=streams, missing_slots=missing or msgspec.UNSET)
+
+
+async def published_streams(links: RouterLinks) -> list[str]:
+    """Return the ids of the streams that are not offline. Raises `RouterUnavailable` and `BusError`."""
+    walk = StreamWalk(links)
+    return [row.stream_id async for rows in walk.pages() for row in rows if row.status != "offline"]
 
 
 def warn_missing(missing: Sequence[int]) -> None:

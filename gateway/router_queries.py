@@ -11,7 +11,7 @@ import msgspec
 from watchout.common import clock
 from watchout.common.alerts.model import Severity
 from watchout.common.bus.client import BusClient
-from watchout.common.bus.merged_replies import Merged, merge_alerts, merge_stats, merge_streams
+from watchout.common.bus.merged_replies import Merged, merge_alerts, merge_stats
 from watchout.common.bus.messages import LATENCY_LEVEL, AlertScope, Query
 from watchout.common.bus.reply_records import (
     AlertFrameRow,
@@ -20,11 +20,11 @@ from watchout.common.bus.reply_records import (
     RecentAlertRow,
     RecentAlertsReply,
     StatsReply,
-    StreamRow,
     read_reply,
 )
 from watchout.common.bus.router_clock import RouterClock
 from watchout.common.bus.router_links import RouterLinks, SlotReplies
+from watchout.common.bus.stream_walk import StreamWalk
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.latency.rows import merge_replies
 from watchout.gateway.router_times import alerts_here, frames_here, recent_here, streams_here
@@ -49,17 +49,21 @@ class RouterQueries:
         self._send_counts = send_counts
 
     async def stats(self) -> StatsReply:
-        """Return the routers' stats, with this gateway's latest counts."""
+        """Return the routers' stats, with this gateway's latest counts, and without streams: `stream_walk` has them."""
         self._send_counts()
-        asked = await self._ask_all(lambda _, n: Query(request=n, what="stats"), StatsReply)
+        asked = await self._ask_all(lambda _, n: Query(request=n, what="stats", rows=0), StatsReply)
         return merge_stats(asked.by_slot, asked.missing, slots=self._links.slots)
 
-    async def stream_rows(self) -> Merged[list[StreamRow]]:
-        """Return a row for each stream with a publisher, on any gateway."""
+    def stream_walk(self, *, coverage: bool = False) -> StreamWalk:
+        """Return a walk over the streams with a publisher, on any gateway, with this gateway's latest counts.
+
+        Its pages raise `BusError` too.
+
+        Args:
+            coverage: Whether the rows have the coverage, in the place of what cameras say of themselves.
+        """
         self._send_counts()
-        asked = await self._ask_all(lambda _, n: Query(request=n, what="streams"), list[StreamRow])
-        here = [streams_here(rows, self._clock(slot)) for slot, rows in asked.by_slot.items()]
-        return Merged(here[0] if self._links.slots == 1 else merge_streams(here), asked.missing)
+        return StreamWalk(self._links, coverage=coverage, here=lambda rows, link: streams_here(rows, link.clock))
 
     async def latencies(self, stream: str | None = None, limit: int = 100) -> LatencyReply:
         """Return what was measured of one stream, or of all together and up to `limit` streams.

@@ -76,9 +76,14 @@ class QueryHandler:
         """
         match query.what:
             case "stats":
-                return self._stats(now, now_ms, syncing=syncing)
+                return self._stats(now, now_ms, syncing=syncing, with_streams=query.rows is None)
             case "streams":
-                return stats.stream_rows(self.members, self.streams, now_ms)
+                if query.rows is None:
+                    return stats.stream_rows(self.members, self.streams, now_ms)
+                return stats.stream_page(
+                    self.members, self.streams, now_ms,
+                    after=query.after, limit=max(1, query.rows), coverage=query.coverage,
+                )  # fmt: skip
             case "processes":
                 return stats.process_reports(self._own_report(now), self.members, now, is_remote=self.bus.is_remote)
             case "cluster":
@@ -98,7 +103,7 @@ class QueryHandler:
                 raise AssertionError("`MessageHandler` asks the members too")
         assert_never(query.what)
 
-    def _stats(self, now: float, now_ms: int, *, syncing: bool) -> StatsReply:
+    def _stats(self, now: float, now_ms: int, *, syncing: bool, with_streams: bool) -> StatsReply:
         self._update_metrics()
         metrics = self.metrics.read()
         metrics[metric_names.BUS_BAD_MESSAGES] = metrics.get(metric_names.BUS_BAD_MESSAGES, 0) + self.bus.malformed
@@ -109,6 +114,7 @@ class QueryHandler:
             webhook=None if self.webhook is None else self.webhook.report(),
             now=now,
             now_ms=now_ms,
+            with_streams=with_streams,
         )
 
     def _router(self, metrics: MetricValues, now: float, *, syncing: bool) -> RouterStats:

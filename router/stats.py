@@ -15,6 +15,7 @@ from watchout.common.bus.reply_records import (
     ProcessReport,
     RouterStats,
     StatsReply,
+    StreamPage,
     StreamRow,
     WebhookStats,
 )
@@ -31,6 +32,7 @@ def stats_reply(
     webhook: WebhookStats | None,
     now: float,
     now_ms: int,
+    with_streams: bool = True,
 ) -> StatsReply:
     """Build the reply to ``stats``.
 
@@ -41,10 +43,12 @@ def stats_reply(
         webhook: What the webhook sender reports; None where no webhook is set.
         now: The router's monotonic clock, in seconds.
         now_ms: The same moment in ms since the epoch.
+        with_streams: Whether the reply has the streams; else their number is in the totals.
 
     """
-    everybody, coverage = members.all(), members.coverage()
+    everybody = members.all()
     connections = sum(int(m.metrics.get(metric_names.SOCKETS, 0)) for m in everybody if m.hello.kind == "gateway")
+    totals = streams.totals(connections=connections)
     return StatsReply(
         router=router,
         members=[
@@ -61,12 +65,9 @@ def stats_reply(
             )
             for m in everybody
         ],
-        streams=[
-            msgspec.structs.replace(row, coverage=coverage.get(row.stream_id), info=msgspec.UNSET)
-            for row in stream_rows(members, streams, now_ms)
-        ],
+        streams=streams.rows(_names(members), now_ms, members.coverage()) if with_streams else [],
         webhook=webhook,
-        totals=streams.totals(connections=connections),
+        totals=totals if with_streams else msgspec.structs.replace(totals, streams=streams.published_count),
     )
 
 
@@ -82,7 +83,30 @@ def stream_rows(members: Members, streams: Streams, now_ms: int) -> list[StreamR
 
     `now_ms` is in ms since the epoch.
     """
-    return streams.rows({m.id: m.hello.name for m in members.all()}, now_ms)
+    return streams.rows(_names(members), now_ms)
+
+
+def stream_page(
+    members: Members, streams: Streams, now_ms: int, *, after: str, limit: int, coverage: bool
+) -> StreamPage:
+    """Build the reply to ``streams`` for a part of them.
+
+    Args:
+        members: All members.
+        streams: All streams.
+        now_ms: The present time in ms since the epoch.
+        after: The page begins with the first stream above this id.
+        limit: Most rows, at least 1.
+        coverage: Whether the rows have the coverage, in the place of what cameras say of themselves.
+
+    """
+    shares = members.coverage() if coverage else None
+    rows, more = streams.page(after, limit, _names(members), now_ms, shares)
+    return StreamPage(rows=rows, more=more)
+
+
+def _names(members: Members) -> dict[bytes, str]:
+    return {m.id: m.hello.name for m in members.all()}
 
 
 def process_reports(

@@ -87,8 +87,8 @@ class StreamRow(ReplyRecord, frozen=True):
     `last_frame_at` are in ms since the epoch. `gateway` is the name of the publisher's gateway, `mlbridge` the names of
     the bridges that get the frames, joined by commas. `dropped` counts, by reason, frames that viewers did not get.
     `coverage` (0 to 1) is the share of the last minute in which the ML service analysed the stream, None when no bridge
-    reported it; only replies to ``stats`` have the field. `info` is what the camera says of itself, as JSON; only
-    replies to ``streams`` have it.
+    reported it; only replies to ``stats`` have the field, and a `StreamPage` for which it was asked. `info` is what the
+    camera says of itself, as JSON; only replies to ``streams`` have it, where the coverage was not asked for.
     """
 
     stream_id: str
@@ -142,13 +142,14 @@ class Totals(ReplyRecord, frozen=True):
     """Counts over all gateways in the reply to ``stats``.
 
     Streams whose publisher sends video, video subscriptions, subscriptions and publishers that consume alerts, and
-    authenticated sockets.
+    authenticated sockets. `streams` is the number of streams with a publisher, in replies without rows of streams.
     """
 
     producers: int = 0
     video_consumers: int = 0
     alert_consumers: int = 0
     connections: int = 0
+    streams: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class SlotStats(ReplyRecord, frozen=True):
@@ -160,6 +161,8 @@ class SlotStats(ReplyRecord, frozen=True):
 
 class StatsReply(ReplyRecord, frozen=True):
     """Reply to ``stats``: the router, all members, all streams with a publisher, and the webhook if there is one.
+
+    With `Query.rows` 0 the streams are left out; a router that does not know the field replies with them.
 
     Where there are several slots, the replies of their routers are merged (`common.bus.merged_replies`): `router` is
     then all of them together, `routers` each of them, and `missing_slots` are the slots that did not answer; UNSET when
@@ -173,6 +176,18 @@ class StatsReply(ReplyRecord, frozen=True):
     totals: Totals = Totals()
     routers: list[SlotStats] | msgspec.UnsetType = msgspec.UNSET
     missing_slots: list[int] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def stream_count(self) -> int:
+        """How many streams have a publisher, also where the reply does not have them."""
+        return len(self.streams) if self.totals.streams is msgspec.UNSET else self.totals.streams
+
+
+class StreamPage(ReplyRecord, frozen=True):
+    """Reply to ``streams`` with `Query.rows`: streams with a publisher, by stream id, and whether there are `more`."""
+
+    rows: list[StreamRow]
+    more: bool = False
 
 
 class ProcessReport(ReplyRecord, frozen=True):
@@ -356,6 +371,7 @@ class WhyReply(ReplyRecord, frozen=True):
 ReplyBody = (
     StatsReply
     | list[StreamRow]
+    | StreamPage
     | list[ProcessReport]
     | ClusterReply
     | LatencyReply

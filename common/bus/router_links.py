@@ -207,7 +207,12 @@ class RouterLinks:
         return any(await asyncio.gather(*(link.wait_live(timeout_s) for link in self._links)))
 
     async def ask_all(
-        self, make: Callable[[BusClient, int], Query], kind: type[R], timeout_s: float | None = None
+        self,
+        make: Callable[[BusClient, int], Query],
+        kind: type[R],
+        timeout_s: float | None = None,
+        *,
+        slots: Sequence[int] | None = None,
     ) -> SlotReplies[R]:
         """Send a query to the routers of all slots at once. One that is away is waited for only if all others are.
 
@@ -215,9 +220,10 @@ class RouterLinks:
             make: Makes the `Query` for a bond from the request's number.
             kind: The record that this kind of query is replied with; see `common.bus.reply_records`.
             timeout_s: Seconds to wait, in place of the default.
+            slots: The slots that are asked; None: all.
 
         Returns:
-            The replies, and the slots that are missing.
+            The replies, and the slots that are missing among those that were asked.
 
         Raises:
             RouterUnavailable: No router replied in time, or with one slot, it refused.
@@ -228,16 +234,18 @@ class RouterLinks:
             link = self._links[0]
             return SlotReplies({0: await link.query(partial(make, link), kind, timeout_s)})
         any_live = self.live
+        wanted = range(len(self._links)) if slots is None else slots
         asked = await asyncio.gather(
             *(
-                self._ask(slot, make, kind, timeout_s if link.live or not any_live else ABSENT_S)
-                for slot, link in enumerate(self._links)
+                self._ask(slot, make, kind, timeout_s if self._links[slot].live or not any_live else ABSENT_S)
+                for slot in wanted
             )
         )
-        replies = {slot: reply[0] for slot, reply in enumerate(asked) if reply is not None}
+        found = list(zip(wanted, asked, strict=True))
+        replies = {slot: reply[0] for slot, reply in found if reply is not None}
         if not replies:
             raise RouterUnavailable("no router answered in time")
-        return SlotReplies(replies, tuple(slot for slot, reply in enumerate(asked) if reply is None))
+        return SlotReplies(replies, tuple(slot for slot, reply in found if reply is None))
 
     async def _ask(
         self, slot: int, make: Callable[[BusClient, int], Query], kind: type[R], timeout_s: float | None

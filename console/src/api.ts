@@ -129,7 +129,7 @@ export class Api {
   /** The body of `/health`, also with status 503; null: there is no response. */
   async health(): Promise<HealthReply | null> {
     try {
-      const response = await fetch(`${BASE}health`, { credentials: "omit" });
+      const response = await fetch(`${BASE}health?limit=0`, { credentials: "omit" });
       return (await response.json()) as HealthReply;
     } catch {
       return null;

@@ -9,14 +9,12 @@ import click
 import msgspec
 
 from watchout.common.alerts.model import Alert, AlertFault, check_draft, complete
-from watchout.common.bus.merged_replies import merge_streams
-from watchout.common.bus.messages import AcceptedReply, Query, RaiseAlert, RefusedReply
-from watchout.common.bus.reply_records import StreamRow
+from watchout.common.bus.messages import AcceptedReply, RaiseAlert, RefusedReply
 from watchout.common.bus.router_links import RouterLinks
 from watchout.common.clock import now_ms
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.settings import Settings
-from watchout.ctl.bus_client import UNEXPECTED_REPLY, joined
+from watchout.ctl.bus_client import UNEXPECTED_REPLY, joined, published_streams
 from watchout.ctl.directory import others_than
 from watchout.ctl.environment import Failure, home_option, read_environment, run, stream_id
 from watchout.ctl.terminal import counted, printable
@@ -73,10 +71,9 @@ async def _raise(settings: Settings, raised: Alert) -> None:
 async def _nobody(links: RouterLinks, alert_id: str, stream: str) -> str:
     """Return why an alert reached no client."""
     try:
-        asked = await links.ask_all(lambda _, number: Query(request=number, what="streams"), list[StreamRow])
+        published = await published_streams(links)
     except (RouterUnavailable, BusError):
         return f"alert {alert_id} reached no client"
-    published = [row.stream_id for row in merge_streams(asked.by_slot.values()) if row.status != "offline"]
     if stream in published:
         return (
             f"alert {alert_id} is stored, but reached no client: neither the publisher of {stream} nor a viewer "

@@ -14,14 +14,12 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from watchout.common.bus.merged_replies import merge_stats
-from watchout.common.bus.messages import Query
 from watchout.common.bus.reply_records import StatsReply
 from watchout.common.bus.router_links import RouterLinks
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.metrics import with_former_names
 from watchout.common.settings import Settings
-from watchout.ctl.bus_client import UNEXPECTED_REPLY, joined
+from watchout.ctl.bus_client import UNEXPECTED_REPLY, joined, whole_stats
 from watchout.ctl.environment import Failure, home_option, read_environment, run
 from watchout.ctl.stats_view import MAX_PROCESSES, render
 from watchout.ctl.terminal import printable
@@ -106,8 +104,7 @@ def _json(reply: StatsReply) -> bytes:
 async def _ask(links: RouterLinks) -> StatsReply:
     """Return the routers' stats. Raises `Failure`, with a sentence for the user."""
     try:
-        asked = await links.ask_all(lambda _, number: Query(request=number, what="stats"), StatsReply)
-        return merge_stats(asked.by_slot, asked.missing, slots=links.slots)
+        return await whole_stats(links)
     except RouterUnavailable as exc:
         raise Failure(printable(str(exc))) from None
     except BusError:

@@ -112,7 +112,7 @@ async def probe_port(settings: Settings) -> PortFacts:
             continue
         if live.error_code:  # a gateway that refuses even this request
             return replace(facts, live=True, tls=tls, health=live.status, reason=live.error_code)
-        health = await get_json(f"{base}/health")
+        health = await get_json(f"{base}/health?limit=0")
         why = health.error_code or str(health.body.get("reason") or health.failure)
         missing = [slot for slot in health.body.get("missingSlots") or () if isinstance(slot, int)]
         facts = replace(facts, live=True, tls=tls, health=health.status, reason=why, missing_slots=missing)

@@ -29,7 +29,7 @@ async def query_router(
 ) -> R | None:
     """Return the routers' reply to a `Query` as a `kind`; None when no router replies within `ASK_S`.
 
-    `merge` makes one of the replies of so many slots.
+    `merge` makes one of the replies of so many slots. Streams are left out: the doctor wants their number alone.
 
     Raises `BusError` when the reply has another form, as from a router of another version.
     """
@@ -38,6 +38,7 @@ async def query_router(
     bounded = replace(settings, router_timeout_s=min(settings.router_timeout_s, ASK_S))
     try:
         async with joined(bounded) as links:
-            return merge(await links.ask_all(lambda _, number: Query(request=number, what=what), kind), links.slots)
+            asked = await links.ask_all(lambda _, number: Query(request=number, what=what, rows=0), kind)
+            return merge(asked, links.slots)
     except (Failure, RouterUnavailable, OSError):
         return None

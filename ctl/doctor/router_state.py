@@ -62,7 +62,7 @@ async def probe_router(settings: Settings) -> RouterFacts:
         up_s=stats.router.uptime_s,
         gateways=[member.pid for member in stats.members if member.kind == "gateway"],
         bridges=sum(member.kind == "mlbridge" for member in stats.members),
-        streams=len(stats.streams),
+        streams=stats.stream_count,
         missing_slots=() if stats.missing_slots is msgspec.UNSET else stats.missing_slots,
     )
 

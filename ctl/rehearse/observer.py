@@ -9,14 +9,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from functools import partial
 from typing import Final, TypeVar
 
-from watchout.common.bus.merged_replies import merge_stats
 from watchout.common.bus.messages import Query
-from watchout.common.bus.reply_records import LatencyReply, StatsReply
+from watchout.common.bus.reply_records import LatencyReply
 from watchout.common.bus.router_links import RouterLinks
 from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.latency.rows import HopFigures, merge_replies, page_of
 from watchout.common.settings import Settings
-from watchout.ctl.bus_client import joined
+from watchout.ctl.bus_client import joined, stats_without_streams
 from watchout.ctl.environment import Failure
 from watchout.ctl.rehearse.explained import StreamMemory, is_whole, memory_of, sampled
 from watchout.ctl.rehearse.figures import StreamTally
@@ -53,10 +52,9 @@ class Observer:
     async def look(self, at_s: float) -> bool:
         """Look at the stats at a second of the rehearsal; return False when no router answered."""
         try:
-            asked = await self._links.ask_all(lambda _, number: Query(request=number, what="stats"), StatsReply)
+            reply = await stats_without_streams(self._links)
         except (RouterUnavailable, BusError):
             return False
-        reply = merge_stats(asked.by_slot, asked.missing, slots=self._links.slots)
         self.members = [(member.kind, member.name) for member in reply.members]
         self.watched.add(at_s, reply)
         return True

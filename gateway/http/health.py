@@ -11,15 +11,20 @@ import msgspec
 from aiohttp import web
 
 from watchout.common import supervisor
-from watchout.common.errors import RouterUnavailable, StoreUnavailable
+from watchout.common.bus.reply_records import StatsReply
+from watchout.common.errors import BusError, RouterUnavailable, StoreUnavailable
 from watchout.common.toolbox.single_flight import SingleFlight
 from watchout.gateway.context import Context
+from watchout.gateway.http import queries
 from watchout.gateway.http.auth import StatsAuth
-from watchout.gateway.http.prometheus import PublicStats, render_metrics
+from watchout.gateway.http.prometheus import render_metrics
+from watchout.gateway.http.public_stats import PublicStreams, missing_slots, stats_page
 from watchout.gateway.http.responses import json_response
 
 #: How long `/health` waits for the router, and then for the session store, in seconds.
 HEALTH_TIMEOUT_S: Final = 1.0
+#: How long `/stats` waits for the list of streams, in times of `ROUTER_TIMEOUT_S`, which each page of it has.
+LIST_TIMEOUTS: Final = 5
 
 
 class HealthPages:
@@ -33,8 +38,9 @@ class HealthPages:
         self._context = context
         self._auth = StatsAuth(context.settings)
         #: The check that is under way, or the last one; concurrent requests share it.
-        self._checking: asyncio.Task[tuple[str | None, PublicStats | None]] | None = None
+        self._checking: asyncio.Task[tuple[str | None, StatsReply | None]] | None = None
         self._stats = SingleFlight(self._ask_router, context.tasks)
+        self._streams = SingleFlight(self._list_streams, context.tasks)
         self._metrics = SingleFlight(self._render_metrics, context.tasks)
 
     async def live(self, _request: web.Request) -> web.Response:
@@ -45,12 +51,14 @@ class HealthPages:
         """Respond 200 when this gateway can serve clients, else 503 with the reason.
 
         Where only some slots have a router, it serves the streams of these: "degraded", with the missing slots. A load
-        balancer that took all gateways out for one slot would make an outage of it.
+        balancer that took all gateways out for one slot would make an outage of it. When the list of streams takes too
+        long, the response is without it: many streams make nobody unhealthy.
         """
+        part = queries.ListPart.of(request)
         if self._checking is None or self._checking.done():
             self._checking = self._context.tasks.start(self._check(), "health")
         reason, stats = await asyncio.shield(self._checking)
-        missing = () if stats is None else stats.missing_slots
+        missing = [] if stats is None else missing_slots(stats)
         body: dict[str, object] = {
             "status": "unhealthy" if reason is not None else "degraded" if missing else "healthy",
             "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -60,17 +68,25 @@ class HealthPages:
         if missing:
             body["missingSlots"] = missing
         if stats is not None and self._auth.permits(request):
-            body["stats"] = msgspec.Raw(stats.page)
-            body["metrics"] = msgspec.Raw(stats.streams)
+            streams = await self._fetch_streams(HEALTH_TIMEOUT_S, part)
+            if streams is not None:
+                page, rows = _page(stats, streams, part)
+                body["stats"], body["metrics"] = msgspec.Raw(page), msgspec.Raw(rows)
         return json_response(body, 200 if reason is None else 503)
 
     async def stats(self, request: web.Request) -> web.Response:
-        """Return the counts of all gateways as JSON. Raises `HttpError` 401, `RouterUnavailable`."""
+        """Return the counts of all gateways as JSON, and the streams: all, or those that `limit` and `after` select.
+
+        Raises `HttpError` 400 and 401, `RouterUnavailable`.
+        """
         self._auth.require(request)
-        stats = await self._fetch_stats()
-        if stats is None:
+        part = queries.ListPart.of(request)
+        stats, streams = await asyncio.gather(
+            self._fetch_stats(), self._fetch_streams(LIST_TIMEOUTS * self._context.settings.router_timeout_s, part)
+        )
+        if stats is None or streams is None:
             raise RouterUnavailable("no stats")
-        return json_response(msgspec.Raw(stats.page))
+        return json_response(msgspec.Raw(_page(stats, streams, part)[0]))
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Return the metrics of all processes for Prometheus; of this process alone without a router.
@@ -81,7 +97,7 @@ class HealthPages:
         text = await self._metrics.result()
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
-    async def _check(self) -> tuple[str | None, PublicStats | None]:
+    async def _check(self) -> tuple[str | None, StatsReply | None]:
         """Return why this gateway is not healthy (None: it is), and the router's stats when they were fetched."""
         if self._context.draining:
             return "the gateway drains", None
@@ -91,7 +107,7 @@ class HealthPages:
             return f"periodic work has stalled: {', '.join(stalled)}", None
         if not self._context.router.live or (stats := await self._fetch_stats(HEALTH_TIMEOUT_S)) is None:
             return "the router is unreachable", None
-        if stats.reply.router.state != "active":
+        if stats.router.state != "active":
             return "the router has just begun and waits for the reports of the gateways", stats
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
@@ -102,21 +118,45 @@ class HealthPages:
             return StoreUnavailable.public, stats
         return None, stats
 
-    async def _fetch_stats(self, timeout_s: float | None = None) -> PublicStats | None:
+    async def _fetch_stats(self, timeout_s: float | None = None) -> StatsReply | None:
         """Return the router's stats; None when they do not arrive in `timeout_s`, by default `ROUTER_TIMEOUT_S`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s or self._context.settings.router_timeout_s):
                 return await self._stats.result()
         return None
 
-    async def _ask_router(self) -> PublicStats | None:
+    async def _fetch_streams(self, timeout_s: float, part: queries.ListPart | None) -> PublicStreams | None:
+        """Return the list of streams, empty where none is wanted; None when it does not arrive in `timeout_s`."""
+        if part is not None and not part.limit:
+            return PublicStreams()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                return await self._streams.result()
+        return None
+
+    async def _ask_router(self) -> StatsReply | None:
         try:
-            return PublicStats.of(await self._context.router.queries.stats())
+            return await self._context.router.queries.stats()
         except RouterUnavailable:
             return None
 
+    async def _list_streams(self) -> PublicStreams | None:
+        walk, found = self._context.router.queries.stream_walk(coverage=True), PublicStreams()
+        try:
+            async for rows in walk.pages():
+                found.add(rows)
+        except (RouterUnavailable, BusError):
+            return None
+        found.missing.update(walk.missing)
+        return found
+
     async def _render_metrics(self) -> bytes:
         stats = await self._fetch_stats() if self._context.router.live else None
-        of_all = None if stats is None else stats.reply
         own, latencies = self._context.router.metrics(), self._context.router.latency.ledger.since_start()
-        return await asyncio.to_thread(render_metrics, of_all, own, latencies)
+        return await asyncio.to_thread(render_metrics, stats, own, latencies)
+
+
+def _page(stats: StatsReply, streams: PublicStreams, part: queries.ListPart | None) -> tuple[bytes, bytes]:
+    """Return the JSON of ``/stats``, and that of the list of streams in it."""
+    ids, rows, following = (*streams.lists(), None) if part is None else streams.part(part.after, part.limit)
+    return stats_page(stats, ids, rows, missing=missing_slots(stats, streams), following=following), rows

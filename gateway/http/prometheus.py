@@ -1,9 +1,8 @@
-"""The router's stats as the public JSON of ``/stats`` and as the Prometheus page of ``/metrics``. Pure."""
+"""The routers' stats as the Prometheus page of ``/metrics``. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -21,63 +20,6 @@ from watchout.common.metrics import LABEL_SEPARATOR, with_former_names
 
 #: Buckets of latencies that Prometheus is told of: those whose upper edges are 1, 2, 4 … ms, up to 65.536 s.
 LATENCY_BUCKETS: Final = tuple(range(2 * PER_DOUBLING, 19 * PER_DOUBLING, PER_DOUBLING))
-
-
-class _PublicStream(msgspec.Struct, frozen=True, rename="camel"):
-    """One stream in the JSON of ``/stats``, made by `PublicStats.of` from a `StreamRow`.
-
-    `fps` is the measured rate in frames per second, `total_frames` is the number of frames, and `uptime` is in whole
-    seconds.
-    """
-
-    stream_id: str
-    fps: float
-    total_frames: int
-    uptime: int
-
-
-class _StatsPage(msgspec.Struct, frozen=True, rename="camel"):
-    """The JSON object of ``/stats`` (docs/protocol.md), made by `PublicStats.of` from the routers' `StatsReply`."""
-
-    total_producers: int
-    total_video_consumers: int
-    total_alert_consumers: int
-    total_connections: int
-    active_streams: list[str]
-    streams: list[_PublicStream]
-    missing_slots: list[int] | msgspec.UnsetType = msgspec.UNSET
-
-
-@dataclass(frozen=True, slots=True)
-class PublicStats:
-    """A reply of the router with the JSON that is made from it once, for all requests that wait for it.
-
-    `page` is the body of ``/stats``, `streams` the list of streams in it alone, as ``/health`` shows it.
-    """
-
-    reply: StatsReply
-    page: bytes
-    streams: bytes
-
-    @property
-    def missing_slots(self) -> list[int]:
-        """The slots that did not answer, whose streams are missing; none where there is one slot."""
-        return [] if self.reply.missing_slots is msgspec.UNSET else self.reply.missing_slots
-
-    @classmethod
-    def of(cls, reply: StatsReply) -> PublicStats:
-        """Encode what the public may see of `reply`."""
-        streams = [_PublicStream(row.stream_id, row.fps, row.total_frames, row.uptime) for row in reply.streams]
-        page = _StatsPage(
-            reply.totals.producers,
-            reply.totals.video_consumers,
-            reply.totals.alert_consumers,
-            reply.totals.connections,
-            [row.stream_id for row in reply.streams],
-            streams,
-            reply.missing_slots,
-        )
-        return cls(reply, msgspec.json.encode(page), msgspec.json.encode(streams))
 
 
 class _ProcessCollector(Collector):
@@ -177,7 +119,7 @@ def render_metrics(
                     latencies[label] = member.latencies
         totals = {
             "router_up": 1,
-            "active_streams": len(stats.streams),
+            "active_streams": stats.stream_count,
             "producers": stats.totals.producers,
             "video_consumers": stats.totals.video_consumers,
             "alert_consumers": stats.totals.alert_consumers,

@@ -13,6 +13,7 @@ from watchout.common.alerts.model import SEVERITIES, STREAM_ID, Severity
 from watchout.gateway.http.responses import HttpError
 
 MAX_ALERTS: Final = 1000
+MAX_STREAMS: Final = 1000
 MAX_MS: Final = 2**53 - 1
 #: A non-negative number in the syntax of JSON.
 _TIME: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE]\+?[0-9]{1,2})?\Z")
@@ -51,6 +52,35 @@ class AlertQuery:
             cast("Severity", one_of(request, "severity", SEVERITIES, SEVERITIES[0])),
             one_of(request, "order", ("asc", "desc"), "asc") == "desc",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ListPart:
+    """The part of a list of streams that a request selects, read by `of`.
+
+    Attributes:
+        after: It begins with the first stream above this id; "": with the first of all.
+        limit: Most streams.
+    """
+
+    after: str
+    limit: int
+
+    @classmethod
+    def of(cls, request: web.Request, *, least: int = 0) -> ListPart | None:
+        """Read the query of a request; None: the whole list. Raises `HttpError`.
+
+        Args:
+            request: The request.
+            least: The least `limit`; 0 where there is something to read besides the list.
+        """
+        after = request.query.get("after", "")
+        if after and not STREAM_ID.match(after):
+            text = f"after is the id of a stream, 1 to 128 of A-Z a-z 0-9 _ . : -, got {after[:40]!a}"
+            raise HttpError(400, "INVALID_MESSAGE", text)
+        if not after and not request.query.get("limit"):
+            return None
+        return cls(after, whole(request, "limit", least, MAX_STREAMS, MAX_STREAMS))
 
 
 def time_ms(request: web.Request, name: str) -> int:

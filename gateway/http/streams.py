@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Sequence
 
 import msgspec
 from aiohttp import HttpVersion11, web
@@ -11,8 +13,9 @@ from watchout.common import metric_names
 from watchout.common.bus.merged_replies import Merged
 from watchout.common.bus.reply_records import StreamRow
 from watchout.common.clock import now_ms
-from watchout.common.errors import RouterUnavailable
+from watchout.common.errors import BusError, RouterUnavailable
 from watchout.common.media.frames import FrameFault
+from watchout.common.toolbox.jsontext import write_json
 from watchout.common.toolbox.single_flight import SingleFlight
 from watchout.gateway.client.handshake import is_upgrade, names_websocket
 from watchout.gateway.context import Context
@@ -24,6 +27,7 @@ from watchout.gateway.http.pictures import picture_response
 from watchout.gateway.http.responses import RETRY, HttpError, connection_of, json_response, missing_slots
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import Owner
+from watchout.identity import Identity
 
 
 class StreamPages:
@@ -38,35 +42,52 @@ class StreamPages:
         self._rows = SingleFlight(self._fetch_rows, context.tasks)
 
     async def list_streams(self, request: web.Request) -> web.Response:
-        """Return the streams that the user may view or receive alerts of."""
+        """Return the streams that the user may view or receive alerts of, or a part of them: see `queries.ListPart`."""
+        part = queries.ListPart.of(request, least=1)
         viewer = await self._auth.sign_in(request)
         rows = await self._rows.result()
         if rows is None:
             raise RouterUnavailable("the router did not send the list of streams in time")
-        visible = [
-            {
-                "id": row.stream_id,
-                "userId": row.user_id,
-                "status": row.status,
-                "fps": row.fps,
-                "viewers": row.viewers,
-                "startedAt": row.started_at,
-                "lastFrameAt": row.last_frame_at,
-                **({"info": msgspec.Raw(row.info.encode())} if row.info else {}),
-            }
-            for row in rows.reply
-            if row.user_id is not None
-            and self._context.authorization.may_know(
-                viewer, Owner(row.user_id, frozenset(row.organizations)), row.stream_id
-            )
-        ]
-        return json_response({"streams": visible, **missing_slots(rows)})
+        listed, following = await self._listed(viewer, rows.reply, part)
+        body: dict[str, object] = {"streams": msgspec.Raw(listed), **missing_slots(rows)}
+        return json_response(body if following is None else {**body, "next": following})
 
-    async def _fetch_rows(self) -> Merged[list[StreamRow]] | None:
+    async def _listed(
+        self, viewer: Identity, pages: Sequence[Sequence[StreamRow]], part: queries.ListPart | None
+    ) -> tuple[bytes, str | None]:
+        """Return the JSON of the list of streams that a user may view, and where the next part begins, if there is one.
+
+        The loop gets its turn between two pages.
+        """
+        may_know, found, left = self._context.authorization.may_know, [], math.inf if part is None else part.limit
+        last = ""
+        for page in pages:
+            await asyncio.sleep(0)
+            if part is not None and (not page or page[-1].stream_id <= part.after):
+                continue
+            visible = [
+                row
+                for row in page
+                if row.user_id is not None
+                and (part is None or row.stream_id > part.after)
+                and may_know(viewer, Owner(row.user_id, frozenset(row.organizations)), row.stream_id)
+            ]
+            shown = visible if len(visible) <= left else visible[: int(left)]
+            if shown:
+                found.append(write_json([_listed_stream(row) for row in shown])[1:-1])
+                last = shown[-1].stream_id
+            if len(shown) < len(visible):
+                return b"[" + b",".join(found) + b"]", last
+            left -= len(shown)
+        return b"[" + b",".join(found) + b"]", None
+
+    async def _fetch_rows(self) -> Merged[list[list[StreamRow]]] | None:
+        walk = self._context.router.queries.stream_walk()
         try:
-            return await self._context.router.queries.stream_rows()
-        except RouterUnavailable:
+            pages = [rows async for rows in walk.pages()]
+        except (RouterUnavailable, BusError):
             return None
+        return Merged(pages, walk.missing)
 
     async def newest_picture(self, request: web.Request) -> web.Response:
         """Return the newest picture of a stream."""
@@ -143,3 +164,17 @@ class StreamPages:
             "dropped it"
         )
         raise HttpError(426, "UPGRADE_REQUIRED", text, {"Upgrade": "websocket", "Connection": "Upgrade"})
+
+
+def _listed_stream(row: StreamRow) -> dict[str, object]:
+    """Return a stream as `GET /streams` shows it."""
+    return {
+        "id": row.stream_id,
+        "userId": row.user_id,
+        "status": row.status,
+        "fps": row.fps,
+        "viewers": row.viewers,
+        "startedAt": row.started_at,
+        "lastFrameAt": row.last_frame_at,
+        **({"info": msgspec.Raw(row.info.encode())} if row.info else {}),
+    }

@@ -87,6 +87,7 @@ class StreamClaims:
         self._table.infos.put(stream, claim.info)
         self._snapshots.confirm_publication(member, stream.id)
         self._table.set_gateway(stream, member)
+        self._table.totals.update(stream)
         granted = GrantedReply(
             request=claim.request,
             stream=stream.id,
@@ -127,6 +128,7 @@ class StreamClaims:
             self._table.set_gateway(stream, member)
         elif stream.user != owner_before:
             self._table.ownership.mark_changed(stream.id)
+        self._table.totals.update(stream)
         return sends + self._interests.announce(stream, now_ms) + self._routing.reroute(stream)
 
     def report(self, member: bytes, report: StreamReport) -> None:
@@ -169,6 +171,7 @@ class StreamClaims:
         stream.status = "offline"
         stream.producing = stream.wants_alerts = stream.forwarding = False
         stream.fps, stream.forward, stream.routes, stream.bridges = 0.0, None, [], {}
+        self._table.totals.update(stream)
         self._table.ownership.reserve(stream, now)
         sends = self._interests.announce(stream, now_ms)
         self._table.remove_if_unused(stream)

@@ -49,6 +49,7 @@ class Interests:
             return []
         new = again or member not in stream.interests
         stream.interests[member] = interest
+        self._table.totals.update(stream)
         stream.frame_id = max(stream.frame_id, interest.floor)
         self._table.viewed_at.setdefault(member, set()).add(stream.id)
         if stream.user is None and interest.user is not None:  # the gateway has the owner from a former router
@@ -65,6 +66,7 @@ class Interests:
         stream = self._table.get(name)
         if stream is None or stream.interests.pop(member, None) is None:
             return []
+        self._table.totals.update(stream)
         self._table.remove_if_unused(stream)
         return self._routing.reroute(stream)
 

@@ -6,7 +6,8 @@ monotonic clock in seconds, `now_ms` the same moment in ms since the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 import msgspec
 
@@ -31,6 +32,13 @@ from watchout.router.streams.routing import Routing
 from watchout.router.streams.snapshots import Snapshots
 from watchout.router.streams.stream import BridgeRecord, RouterStream, Send
 from watchout.router.streams.table import RouterStreamTable
+
+#: A page of rows ends after the row with which it has more than so many characters of what clients chose at length.
+PAGE_CHARS: Final = 1 << 20
+
+#: Names of members by id, and the share of the last minute in which the ML service analysed a stream, by its id.
+Names = Mapping[bytes, str]
+Coverage = Mapping[str, float]
 
 
 class Streams:
@@ -254,15 +262,7 @@ class Streams:
 
     def totals(self, *, connections: int) -> Totals:
         """Count over all gateways; `connections` is passed on."""
-        producers = video = alerts = 0
-        for stream in self._table.streams.values():
-            if stream.gateway is not None:
-                producers += stream.producing
-                alerts += stream.wants_alerts
-            for interest in stream.interests.values():
-                video += interest.viewers
-                alerts += interest.alert_viewers
-        return Totals(producers=producers, video_consumers=video, alert_consumers=alerts, connections=connections)
+        return self._table.totals.totals(connections=connections)
 
     def published_by(self, member: bytes) -> list[str]:
         """Return the streams whose publisher is connected to this gateway."""
@@ -276,26 +276,51 @@ class Streams:
         """Return for whom a stream id without a publisher is reserved, and for how many seconds; None: for nobody."""
         return self._ownership.reservation(name, now)
 
-    def rows(self, names: dict[bytes, str], now_ms: int) -> list[StreamRow]:
-        """Return a row for every stream that has a publisher, by stream id. `names` are the members' names."""
-        return [
-            StreamRow(
-                stream_id=s.id,
-                user_id=s.user,
-                organizations=s.organizations,
-                status=s.status,
-                fps=round(s.fps, 2),
-                total_frames=s.total_frames,
-                uptime=max(0, now_ms - s.started_at) // 1000,
-                viewers=sum(i.viewers for i in s.interests.values()) if s.interests else 0,
-                alert_viewers=sum(i.alert_viewers for i in s.interests.values()) if s.interests else 0,
-                gateway=names.get(s.gateway or b""),
-                mlbridge=", ".join(sorted(names.get(m, "?") for m in s.bridges.values())) if s.bridges else None,
-                started_at=s.started_at,
-                last_frame_at=s.last_frame_at,
-                frame_id=s.frame_id,
-                dropped=dict(s.dropped),
-                info=s.info or msgspec.UNSET,
-            )
-            for s in self.published()
-        ]
+    def rows(self, names: Names, now_ms: int, coverage: Coverage | None = None) -> list[StreamRow]:
+        """Return a row for every stream that has a publisher, by stream id; the arguments of `page`."""
+        return [_row(stream, names, now_ms, coverage) for stream in self.published()]
+
+    def page(
+        self, after: str, limit: int, names: Names, now_ms: int, coverage: Coverage | None = None
+    ) -> tuple[list[StreamRow], bool]:
+        """Return rows of streams that have a publisher, by stream id, and whether there are more.
+
+        Args:
+            after: The page begins with the first stream above this id; "": with the first of all.
+            limit: Most rows, at least 1. There are fewer where the cameras' words of themselves and the owners'
+                organizations are long, see `PAGE_CHARS`.
+            names: The members' names.
+            now_ms: The present time in ms since the epoch.
+            coverage: The coverage by stream id, for rows that have it in the place of what cameras say of themselves.
+        """
+        rows: list[StreamRow] = []
+        chars = 0
+        found = self._table.published_after(after, limit + 1)
+        for stream in found[:limit]:
+            if chars > PAGE_CHARS:
+                break
+            chars += len(stream.info) + sum(map(len, stream.organizations))
+            rows.append(_row(stream, names, now_ms, coverage))
+        return rows, len(rows) < len(found)
+
+
+def _row(s: RouterStream, names: Names, now_ms: int, coverage: Coverage | None) -> StreamRow:
+    return StreamRow(
+        stream_id=s.id,
+        user_id=s.user,
+        organizations=s.organizations,
+        status=s.status,
+        fps=round(s.fps, 2),
+        total_frames=s.total_frames,
+        uptime=max(0, now_ms - s.started_at) // 1000,
+        viewers=sum(i.viewers for i in s.interests.values()) if s.interests else 0,
+        alert_viewers=sum(i.alert_viewers for i in s.interests.values()) if s.interests else 0,
+        gateway=names.get(s.gateway or b""),
+        mlbridge=", ".join(sorted(names.get(m, "?") for m in s.bridges.values())) if s.bridges else None,
+        started_at=s.started_at,
+        last_frame_at=s.last_frame_at,
+        frame_id=s.frame_id,
+        dropped=dict(s.dropped),
+        coverage=msgspec.UNSET if coverage is None else coverage.get(s.id),
+        info=s.info if coverage is None and s.info else msgspec.UNSET,
+    )

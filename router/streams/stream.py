@@ -9,6 +9,9 @@ from watchout.common.media.rate import Sampler
 from watchout.common.reservations import Reservation
 from watchout.common.toolbox.globs import Globs
 
+#: What one stream adds to the sums over all: producers, video subscriptions, those who consume alerts.
+Counted = tuple[int, int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Send:
@@ -78,6 +81,8 @@ class RouterStream:
     dropped: dict[str, int] = field(default_factory=dict)
     #: What the camera says of itself, as JSON; set by `StreamInfos`.
     info: str = ""
+    #: What of this stream is in the sums over all; set by `StreamTotals`.
+    counted: Counted = (0, 0, 0)
 
     def recall(self, reservation: Reservation | None) -> None:
         """Take over owner, term and frame id from the reservation of the id, if there is one."""

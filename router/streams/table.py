@@ -6,10 +6,13 @@ that ended.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
+
 from watchout.common.bus.messages import Interest
 from watchout.router.streams.infos import StreamInfos
 from watchout.router.streams.ownership import Ownership
 from watchout.router.streams.stream import RouterStream
+from watchout.router.streams.totals import StreamTotals
 
 
 class RouterStreamTable:
@@ -24,7 +27,10 @@ class RouterStreamTable:
         self.streams: dict[str, RouterStream] = {}
         #: Streams of unknown owner that only have viewers.
         self.awaited: set[str] = set()
-        self.published_count = 0
+        #: Ids of the streams with a publisher, in order.
+        self.published_ids: list[str] = []
+        #: Sums over all streams.
+        self.totals = StreamTotals()
         #: Ids of the streams whose publisher is connected to a gateway, by the gateway's member id.
         self.published_at: dict[bytes, set[str]] = {}
         #: Ids of the streams that a gateway has viewers of, by member id.
@@ -35,13 +41,23 @@ class RouterStreamTable:
             self.streams, reserved_s=reserved_s, reserved_per_user=reserved_per_user, reserved_max=reserved_max
         )
 
+    @property
+    def published_count(self) -> int:
+        """How many streams have a publisher."""
+        return len(self.published_ids)
+
     def get(self, name: str) -> RouterStream | None:
         """Return a stream that has a publisher or viewers."""
         return self.streams.get(name)
 
     def published(self) -> list[RouterStream]:
         """Return the streams that have a publisher, by id."""
-        return sorted((s for s in self.streams.values() if s.gateway is not None), key=lambda s: s.id)
+        return [self.streams[name] for name in self.published_ids]
+
+    def published_after(self, name: str, limit: int) -> list[RouterStream]:
+        """Return up to `limit` streams that have a publisher, by id, from the first one above an id; "": the first."""
+        begin = bisect_right(self.published_ids, name)
+        return [self.streams[each] for each in self.published_ids[begin : begin + limit]]
 
     def claimed_by(self, name: str, now: float) -> str | None:
         """Return the only user who may register a stream now, None when every user may. `now` in seconds."""
@@ -89,7 +105,7 @@ class RouterStreamTable:
     def set_gateway(self, stream: RouterStream, member: bytes) -> None:
         """Record the gateway that the publisher of a stream is connected to."""
         if stream.gateway is None:
-            self.published_count += 1
+            insort(self.published_ids, stream.id)
         stream.gateway = stream.last_gateway = member
         self.published_at.setdefault(member, set()).add(stream.id)
         self.ownership.mark_changed(stream.id)
@@ -98,7 +114,7 @@ class RouterStreamTable:
         """Record that a stream has no publisher."""
         if stream.gateway is not None:
             discard(self.published_at, stream.gateway, stream.id)
-            self.published_count -= 1
+            del self.published_ids[bisect_left(self.published_ids, stream.id)]
         self.infos.remove(stream)
         stream.gateway = None
 

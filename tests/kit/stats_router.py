@@ -26,12 +26,16 @@ from watchout.common.bus.zeromq.local import LocalRouterTransport
 
 
 class FakeRouter:
-    """Answers each query with `stats`; alerts go to `receivers`, or get `refusal`; with `mute` nothing is answered."""
+    """Answers each query with `stats`; alerts go to `receivers`, or get `refusal`; with `mute` nothing is answered.
+
+    With `page_rows` it replies without streams and with pages of so many; else as the former release does.
+    """
 
     def __init__(self, home: Path, stats: Any) -> None:
         self.stats = stats
         self.refusal: str | None = None
         self.mute = False
+        self.page_rows: int | None = None
         self.receivers = 3
         self.hellos: list[Hello] = []
         self.alerts: list[Alert] = []
@@ -57,6 +61,13 @@ class FakeRouter:
             self._send(member, RouterHeartbeat())
         self._timer = self._loop.call_later(HEARTBEAT_EVERY_S, self._beat)
 
+    def _short(self, query: Query, most: int) -> dict[str, Any]:
+        rows = self.stats["streams"]
+        if query.what == "stats":
+            return {**self.stats, "streams": [], "totals": {**self.stats["totals"], "streams": len(rows)}}
+        rest = [row for row in rows if row["streamId"] > query.after]
+        return {"rows": rest[:most], "more": len(rest) > most}
+
     def _came(self, member: bytes, data: bytes) -> None:
         body = decode_from_member(data).body
         match body:
@@ -68,7 +79,8 @@ class FakeRouter:
                 self.byes += 1
                 self._sent.pop(member, None)
             case Query() if not self.mute:
-                self._send(member, QueryReply(request=body.request, body=self.stats))
+                reply = self.stats if self.page_rows is None else self._short(body, self.page_rows)
+                self._send(member, QueryReply(request=body.request, body=reply))
             case RaiseAlert() if not self.mute:
                 if self.refusal is not None:
                     self._send(member, RefusedReply(request=body.request, code="UNAUTHORIZED", message=self.refusal))

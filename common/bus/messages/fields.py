@@ -27,6 +27,8 @@ MAX_WHY_BYTES: Final = 512 << 10
 MAX_CONTROL_BYTES: Final = 16 << 20
 #: Rows in one `StreamReport` or `ReservationReport`, so that each stays far below `MAX_CONTROL_BYTES`.
 REPORT_CHUNK: Final = 500
+#: Most rows in one `StreamPage`.
+MAX_PAGE_ROWS: Final = 1_000
 #: Rows in one `CoverageReport`: the least covered streams of a bridge.
 MAX_COVERAGE_ROWS: Final = 1_000
 #: Rows in one `LinkReport`: links without a connection first, then those with the most bytes.

@@ -12,6 +12,7 @@ from watchout.common.alerts.model import Alert, AlertId, FrameId, Milliseconds, 
 from watchout.common.bus.messages.fields import (
     MAX_COVERAGE_ROWS,
     MAX_LINK_ROWS,
+    MAX_PAGE_ROWS,
     MAX_WHY_BYTES,
     REPORT_CHUNK,
     VERSION,
@@ -416,6 +417,10 @@ class Query(Message, frozen=True, tag="query"):
     these `ids`. ``cluster`` is for routers of level 2 or above, ``latency``, of one `stream` or of
     up to `limit` ones, for those of level 3 or above. So is ``why``: what they and their members know `about` a stream,
     user, connection, alert or address.
+
+    `rows` bounds the streams in a reply, which else has all of them. ``stats`` takes 0: without streams, and with their
+    number in the totals. ``streams`` takes 1 to 1000: a `StreamPage` of those above the id `after`, with `coverage` or
+    with what cameras say of themselves. A router that does not know these fields replies with all streams.
     """
 
     request: Count
@@ -433,6 +438,9 @@ class Query(Message, frozen=True, tag="query"):
     tell_missing: bool = msgspec.field(default=False, name="whole")
     ids: Annotated[tuple[ShareId, ...], msgspec.Meta(max_length=1000)] = ()
     about: Text = ""
+    rows: Annotated[int, msgspec.Meta(ge=0, le=MAX_PAGE_ROWS)] | None = None
+    after: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    coverage: bool = False
 
 
 class WhyAnswered(Message, frozen=True, tag="because"):

@@ -66,7 +66,7 @@ def test_the_process_is_process_1_and_health_is_asked_of_the_gateway() -> None:
     command = json.loads(health.partition(" CMD ")[2])
     assert command[0] == "python3"
     compile(command[2], "HEALTHCHECK", "exec")
-    assert "/health'" in command[2]
+    assert "/health?limit=0'" in command[2]
 
 
 def test_a_dockerfile_is_read_as_docker_reads_it() -> None:

@@ -208,6 +208,16 @@ async def test_json_is_the_routers_answer_and_the_member_says_good_bye(router: F
     await until(lambda: router.byes == 1)
 
 
+async def test_json_has_all_streams_of_a_router_that_tells_them_in_pages(router: FakeRouter, ctl: Ctl) -> None:
+    router.page_rows = 1
+    ended = await ctl("stats", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    expected = as_printed(router.stats)
+    assert len(expected["streams"]) > router.page_rows
+    expected["totals"]["streams"] = len(expected["streams"])
+    assert json.loads(ended.out) == expected
+
+
 async def test_a_table_is_printed_once_without_watch(router: FakeRouter, ctl: Ctl) -> None:
     ended = await ctl("stats", COLUMNS="140")
     assert (ended.code, ended.err) == (0, "")

@@ -34,6 +34,7 @@ from watchout.common.bus.messages import (
     StatusUpdate,
     StreamReport,
 )
+from watchout.common.bus.reply_records import Totals
 from watchout.router.streams.registry import Streams
 from watchout.router.streams.routing import assign
 from watchout.router.streams.stream import BridgeRecord, Send
@@ -476,7 +477,14 @@ class Histories(RuleBasedStateMachine):
         known = [s for name in NAMES if (s := self.streams.get(name)) is not None]
         assert len(self.streams) == len(known)
         assert all(s.gateway is not None or s.interests for s in known)
-        assert self.streams._table.published_count == sum(s.gateway is not None for s in known)
+        published = [s for s in known if s.gateway is not None]
+        assert self.streams._table.published_ids == [s.id for s in published]
+        interests = [interest for s in known for interest in s.interests.values()]
+        assert self.streams.totals(connections=1) == Totals(
+            producers=sum(s.producing for s in published), video_consumers=sum(each.viewers for each in interests),
+            alert_consumers=sum(each.alert_viewers for each in interests) + sum(s.wants_alerts for s in published),
+            connections=1,
+        )  # fmt: skip
         assert self.streams._table.awaited == {s.id for s in known if s.gateway is None and s.user is None}
         for name, reserved in self.streams._ownership.reservations.items():
             stream = self.streams.get(name)

@@ -26,11 +26,13 @@ from watchout.common.bus.reply_records import (
     WebhookStats,
     read_reply,
 )
+from watchout.common.bus.stream_walk import page_of
 from watchout.common.errors import BusError
 from watchout.common.metrics import Metrics
 from watchout.common.process import about
 from watchout.common.settings import Settings
-from watchout.gateway.http.prometheus import PublicStats, render_metrics
+from watchout.gateway.http.prometheus import render_metrics
+from watchout.gateway.http.public_stats import PublicStreams, stats_page
 from watchout.router.queries import QueryHandler
 
 RECORDED = json.loads(Path(__file__).with_name("recorded_replies.json").read_text())
@@ -124,9 +126,47 @@ def test_the_json_of_stats_is_the_recorded_one() -> None:
 
 
 def test_the_json_of_the_stats_page_is_the_recorded_one() -> None:
-    public = PublicStats.of(recorded("stats", StatsReply))
-    assert public.page.decode() == RECORDED["GET /stats"]
-    assert public.streams.decode() == RECORDED["GET /stats streams"]
+    reply, public = recorded("stats", StatsReply), PublicStreams()
+    public.add(reply.streams)
+    ids, streams = public.lists()
+    assert stats_page(reply, ids, streams).decode() == RECORDED["GET /stats"]
+    assert streams.decode() == RECORDED["GET /stats streams"]
+
+
+def test_stats_without_streams_have_their_number_and_all_else(handler: QueryHandler) -> None:
+    whole = handler.reply(QUERIES["stats"], facts.NOW, facts.NOW_MS, syncing=False)
+    short = handler.reply(Query(request=1, what="stats", rows=0), facts.NOW, facts.NOW_MS, syncing=False)
+    assert isinstance(whole, StatsReply)
+    assert isinstance(short, StatsReply)
+    assert (short.streams, short.stream_count, whole.stream_count) == ([], len(whole.streams), len(whole.streams))
+    assert msgspec.structs.replace(short, streams=whole.streams, totals=whole.totals) == whole
+
+
+@pytest.mark.parametrize("coverage", [True, False])
+def test_pages_have_the_rows_of_the_whole_list(handler: QueryHandler, coverage: bool) -> None:
+    stats = handler.reply(QUERIES["stats"], facts.NOW, facts.NOW_MS, syncing=False)
+    whole = handler.reply(QUERIES["streams"], facts.NOW, facts.NOW_MS, syncing=False)
+    assert isinstance(stats, StatsReply)
+    assert isinstance(whole, list)
+    rows: list[Any] = []
+    more = True
+    while more:
+        query = Query(request=1, what="streams", rows=1, after=rows[-1].stream_id if rows else "", coverage=coverage)
+        sent = decode_from_router(bytes_of(handler.reply(query, facts.NOW, facts.NOW_MS, syncing=False))).body
+        assert isinstance(sent, QueryReply)
+        page = page_of(sent.body)
+        assert len(page.rows) == 1
+        rows, more = rows + page.rows, page.more
+    assert rows == (stats.streams if coverage else whole)
+
+
+def test_a_router_that_knows_no_pages_replies_with_one_of_all_rows() -> None:
+    envelope = decode_from_router(bytes.fromhex(RECORDED["streams"]))
+    assert isinstance(envelope.body, QueryReply)
+    page = page_of(envelope.body.body)
+    assert (page.rows, page.more) == (recorded("streams", list[StreamRow]), False)
+    with pytest.raises(BusError):
+        page_of(7)
 
 
 def test_the_metrics_page_has_the_recorded_values() -> None:

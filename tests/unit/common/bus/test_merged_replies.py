@@ -57,11 +57,17 @@ def test_the_stats_of_several_slots_have_each_stream_and_each_process_once() -> 
     assert [row.stream_id for row in merged.streams] == ["a", "b", "c"]
     assert sorted((row.id, row.alive_s) for row in merged.members) == [("a", 1.0), ("b", 6.0)]
     assert all(row.process is msgspec.UNSET for row in merged.members)
-    assert merged.totals == Totals(producers=3, video_consumers=4, alert_consumers=2, connections=7)
+    assert merged.totals == Totals(producers=3, video_consumers=4, alert_consumers=2, connections=7, streams=3)
     assert merged.router.metrics == {"streams": 2}
     assert merged.routers is not msgspec.UNSET
     assert [(each.slot, each.router.epoch) for each in merged.routers] == [(0, 100), (1, 101)]
     assert merged.missing_slots is msgspec.UNSET
+
+
+def test_replies_without_streams_have_the_number_of_all() -> None:
+    short, former = of_slot(0), of_slot(1, "b")
+    short = msgspec.structs.replace(short, totals=msgspec.structs.replace(short.totals, streams=5))
+    assert merge_stats({0: short, 1: former}, slots=2).stream_count == 6
 
 
 def test_a_missing_slot_is_named() -> None:

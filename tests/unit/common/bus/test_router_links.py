@@ -176,6 +176,8 @@ async def test_all_slots_are_asked_and_a_missing_one_is_named_and_costs_little(w
     async with asyncio.timeout(15):  # less than the 30 s of a request
         asked = await here.ask()
     assert (asked.by_slot, asked.missing) == ({1: "1", 2: "2"}, (0,))
+    some = await here.links.ask_all(lambda _, n: Query(request=n, what="stats"), str, slots=[0, 2])
+    assert (some.by_slot, some.missing) == ({2: "2"}, (0,))
     here.routers[2].silent = True
     asked = await here.ask(timeout_s=0.5)
     assert (asked.by_slot, asked.missing) == ({1: "1"}, (0, 2))
