@@ -1,13 +1,16 @@
 """Splits a client's bytes into simple messages, and bytes for the websockets library (RFC 6455 section 5.2). Pure.
 
-A simple message is one unfragmented, uncompressed, masked data frame within the size limit: nearly all that publishers
-send. Those of authenticated clients are unmasked here, in one pass over their bytes. A simple message of an
+A simple message is uncompressed, masked, within the size limit, and in one frame or in few fragments: nearly all that
+publishers send. Those of authenticated clients are unmasked here, in one pass over their bytes. A simple message of an
 unauthenticated client that is over its limit is discarded, and an empty message stands for it. All other bytes go to
 the library's `ServerProtocol` unchanged and in order: it judges a broken stream as it would without this module.
+Fragments that are followed by anything but a further fragment of their message, a ping or a pong go to the library
+as one fragment, so that it knows all that it has to judge.
 """
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 from websockets.frames import Opcode
@@ -26,9 +29,17 @@ FIRST_BYTES: Final = 256 * 1024
 #: Bytes read of an unauthenticated client at once, and possibly kept while a reply is pending.
 UNAUTHENTICATED_READ_BYTES: Final = 16 * 1024
 
+#: Most fragments of a message that are joined here; the library and `MessageAssembler` bound and count more.
+MOST_FRAGMENTS: Final = 15
+
 _FIN: Final = 0x80
 #: First byte of an unfragmented, uncompressed data frame, and its opcode.
 _WHOLE: Final = {_FIN | int(opcode): opcode for opcode in (Opcode.TEXT, Opcode.BINARY)}
+#: First byte of an uncompressed first fragment, and its opcode; those of further ones.
+_FIRST: Final = {int(opcode): opcode for opcode in (Opcode.TEXT, Opcode.BINARY)}
+_FURTHER: Final = (int(Opcode.CONT), _FIN | int(Opcode.CONT))
+#: First bytes of the frames that may come between fragments.
+_BETWEEN: Final = (_FIN | int(Opcode.PING), _FIN | int(Opcode.PONG))
 _MASKED: Final = 0x80
 _LENGTH: Final = 0x7F
 #: Bytes of the shortest and of the longest header of a masked frame.
@@ -53,8 +64,9 @@ class FrameReader:
     """
 
     __slots__ = (
-        "_broken", "_data", "_discarding", "_end", "_given", "_got", "_header", "_in_message", "_left", "_need",
-        "_partial", "_pos", "_scratch", "longest_bytes", "max_bytes", "piece_bytes", "trusted",
+        "_broken", "_data", "_discarding", "_end", "_fragments", "_given", "_got", "_header", "_in_message", "_joined",
+        "_left", "_need", "_opcode", "_partial", "_pos", "_scratch", "longest_bytes", "max_bytes", "piece_bytes",
+        "trusted",
     )  # fmt: skip
 
     def __init__(self, scratch: memoryview, *, max_bytes: int, piece_bytes: int, longest_bytes: int = 0) -> None:
@@ -80,6 +92,11 @@ class FrameReader:
         self._got = self._need = 0
         #: Between the first and the last frame of a fragmented message.
         self._in_message = False
+        #: Payloads of its fragments, and their bytes; None: the library has them.
+        self._fragments: list[bytes] | None = None
+        self._joined = 0
+        #: Type of that message.
+        self._opcode = Opcode.TEXT
         #: The stream violates RFC 6455: everything goes to the library, which will fail the connection.
         self._broken = False
 
@@ -119,9 +136,9 @@ class FrameReader:
 
     def close(self) -> None:
         """Discard all bytes, because the connection ends."""
-        self._data = self._partial = None
+        self._data = self._partial = self._fragments = None
         self._header = b""
-        self._got = self._need = self._left = 0
+        self._got = self._need = self._left = self._joined = 0
         self._discarding = None
 
     def plain(self, count: int, json_head: bytes, name: bytes, frame_id: int, now_ms: int) -> fastpath.Taken | None:
@@ -193,12 +210,12 @@ class FrameReader:
     def held_bytes(self) -> int:
         """Bytes of memory held for this client alone."""
         kept = self._end - self._pos if self._data is not None else 0
-        return kept + len(self._partial or b"") + len(self._header)
+        return kept + len(self._partial or b"") + len(self._header) + self._joined
 
     @property
     def unfinished(self) -> bool:
-        """Whether a frame has begun and not ended."""
-        return self._partial is not None or self._left > 0 or bool(self._header)
+        """Whether a frame, or a message in fragments that are joined here, has begun and not ended."""
+        return self._partial is not None or self._left > 0 or bool(self._header) or self._fragments is not None
 
     def next(self) -> tuple[Opcode | None, bytes] | None:
         """Return type and payload of a message, or None and bytes for the library; None when more bytes are needed."""
@@ -224,17 +241,18 @@ class FrameReader:
                     length = int.from_bytes(data[at : at + 8], "big")
                     at += 8
                 if length <= self.max_bytes:
-                    return self._take(opcode, at, length)
+                    return self._take(at, length)
         return self._begin()
 
-    def _take(self, opcode: Opcode, at: int, length: int) -> tuple[Opcode, bytes] | None:
-        """Return a simple message whose mask begins at `at`, or keep what is there of it and return None."""
+    def _take(self, at: int, length: int) -> tuple[Opcode | None, bytes] | None:
+        """Take the frame at `_pos`, whose mask begins at `at`, or keep what is there of it and return None."""
         assert self._data is not None
         data, begin = self._data, at + 4
         end = begin + length
         if end <= self._end:
+            first = data[self._pos]
             self._advance(end)
-            return opcode, apply_mask(data[begin:end], bytes(data[at:begin]))
+            return self._taken(first, apply_mask(data[begin:end], bytes(data[at:begin])))
         pos, self._need = self._pos, end - self._pos
         self._got = self._end - pos
         partial = bytearray(max(self._got, min(self._need, FIRST_BYTES)))
@@ -243,14 +261,36 @@ class FrameReader:
         self._advance(self._end)
         return None
 
-    def _finish(self, partial: bytearray) -> tuple[Opcode, bytes] | None:
+    def _taken(self, first: int, payload: bytes) -> tuple[Opcode | None, bytes] | None:
+        """Return the message that ends with a frame, or what follows if none does; `first`: the frame's first byte."""
+        opcode = _WHOLE.get(first)
+        if opcode is not None:
+            return opcode, payload
+        if self._fragments is None:
+            self._fragments, self._opcode, self._in_message = [], _FIRST[first], True
+        self._fragments.append(payload)
+        self._joined += len(payload)
+        if not first & _FIN:
+            return self.next()  # at most `MOST_FRAGMENTS` deep
+        message = b"".join(self._fragments)
+        self._fragments, self._joined, self._in_message = None, 0, False
+        return self._opcode, message
+
+    def _hand_over(self, fragments: list[bytes]) -> tuple[None, bytes]:
+        """Return for the library, as one fragment, what was joined here."""
+        self._fragments, self._joined = None, 0
+        payload = b"".join(fragments)
+        # The longest form of the length, which a client may use too, and a mask of zeros.
+        return None, struct.pack("!BBQI", self._opcode, _MASKED | _LENGTH, len(payload), 0) + payload
+
+    def _finish(self, partial: bytearray) -> tuple[Opcode | None, bytes] | None:
         """Return the message that arrived in several reads, None while it is incomplete."""
         if self._got < self._need:
             return None
         self._partial = None
         at = {126: 4, 127: 10}.get(partial[1] & _LENGTH, 2)
         whole = memoryview(partial)
-        return _WHOLE[partial[0]], apply_mask(whole[at + 4 :], bytes(whole[at : at + 4]))
+        return self._taken(partial[0], apply_mask(whole[at + 4 :], bytes(whole[at : at + 4])))
 
     def _begin(self) -> tuple[Opcode | None, bytes] | None:
         """Begin with the next frame of any kind; its header may be incomplete, and invalid nevertheless."""
@@ -260,8 +300,15 @@ class FrameReader:
         size, length = _header_of(header)
         second = header[1] if len(header) > 1 else _MASKED
         opcode = _WHOLE.get(header[0])
+        fragments = self._fragments
         data_message = opcode is not None and not self._in_message and not given
-        ours = data_message and self.trusted
+        if fragments is None:
+            ours = self.trusted and (data_message or (header[0] in _FIRST and not self._in_message and not given))
+        else:
+            fits = self._joined + length <= self.max_bytes  # the library refuses also a ping that does not
+            ours = header[0] in _FURTHER and second & _MASKED > 0 and fits and len(fragments) < MOST_FRAGMENTS
+            if not ours and not (header[0] in _BETWEEN and fits):
+                return self._hand_over(fragments)
         too_long = data_message and not self.trusted and self.max_bytes < length <= self.longest_bytes
         self._broken = not second & _MASKED or (length > self.max_bytes and not too_long)
         if len(header) < size and not self._broken:
@@ -272,11 +319,11 @@ class FrameReader:
             self._given = len(header)
             return None, header[given:]
         self._header, self._given = b"", 0
-        if ours and opcode is not None and not self._broken:
+        if ours and not self._broken:
             if held:  # rare: the header arrived in two reads
                 self._data = memoryview(held + bytes(self._data[self._pos : self._end]))
                 self._pos, self._end = 0, len(self._data)
-            return self._take(opcode, self._pos + size - 4, length)
+            return self._take(self._pos + size - 4, length)
         if too_long and opcode is not None and not self._broken:
             self._left, self._discarding = size + length - len(held), opcode
             return self._discard(opcode)

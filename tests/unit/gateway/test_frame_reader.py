@@ -14,7 +14,7 @@ from websockets.server import ServerProtocol
 
 from watchout.gateway import fastpath
 from watchout.gateway.client.deflate import EXTENSIONS
-from watchout.gateway.client.frame_reader import FIRST_BYTES, SCRATCH_BYTES, FrameReader
+from watchout.gateway.client.frame_reader import FIRST_BYTES, MOST_FRAGMENTS, SCRATCH_BYTES, FrameReader
 
 MAX = 5000
 MASK = b"\x01\x80\xff\x37"
@@ -103,6 +103,19 @@ def expected(stream: bytes, max_bytes: int = MAX) -> tuple[list[Event], ServerPr
     return [(e.opcode, bytes(e.data), e.fin) for e in protocol.events_received() if isinstance(e, Frame)], protocol
 
 
+def joined(events: list[Event]) -> list[Event]:
+    """The same with each message in one event, where its last fragment was; one that does not end is left out."""
+    found, began, parts = [], 0, b""
+    for opcode, data, fin in events:
+        if opcode >= Opcode.CLOSE:
+            found.append((opcode, data, fin))
+            continue
+        began, parts = (began, parts + data) if opcode == Opcode.CONT else (opcode, data)
+        if fin:
+            found.append((began, parts, True))
+    return found
+
+
 def cut(stream: bytes, at: list[int]) -> list[bytes]:
     edges = sorted({0, len(stream), *(edge % (len(stream) + 1) for edge in at)})
     return [stream[begin:end] for begin, end in pairwise(edges)]
@@ -140,14 +153,14 @@ def test_whatever_comes_in_whatever_pieces_the_messages_are_those_of_the_protoco
     taken = Taken()
     for piece in cut(stream, at):
         taken.receive(piece)
-    assert taken.events == events
+    assert joined(taken.events) == joined(events)
     assert taken.protocol.state == alone.state
     assert taken.protocol.close_sent == alone.close_sent or (
         taken.protocol.close_sent is not None
         and alone.close_sent is not None
         and taken.protocol.close_sent.code == alone.close_sent.code
     )
-    assert all(len(piece) <= 100 for piece in taken.pieces)
+    assert all(len(piece) <= 100 or piece[0] in (0x01, 0x02) for piece in taken.pieces), "but what was joined before"
 
 
 @given(st.lists(DATA, min_size=1, max_size=6), st.lists(st.integers(0, 30_000), max_size=20))
@@ -170,7 +183,7 @@ def test_trust_may_begin_in_the_middle_of_a_frame(frames: list[bytes], at: list[
             assert not taken.taken
             taken.intake.trusted = True
         taken.receive(piece)
-    assert taken.events == events
+    assert joined(taken.events) == joined(events)
 
 
 @given(
@@ -196,8 +209,79 @@ def test_what_is_kept_for_later_is_heard_later_in_order(frames: list[bytes], tur
             if rest:
                 taken.intake.add(memoryview(rest))
     taken.hear()
-    assert taken.events == events
+    assert joined(taken.events) == joined(events)
     assert not taken.intake.waiting
+
+
+CONTROL = st.builds(frame, st.binary(max_size=125), st.sampled_from([0x89, 0x8A]))
+PART = st.tuples(
+    st.one_of(st.binary(max_size=20), st.sampled_from([126, 300, 1000, MAX - 1]).map(bytes)), st.booleans()
+)
+
+
+@given(
+    st.sampled_from([0x01, 0x02]),
+    st.lists(PART, min_size=2, max_size=MOST_FRAGMENTS + 3),
+    st.one_of(CONTROL, st.just(b"")),
+    st.one_of(st.just(b""), st.just(frame(b"", 0x80)), FRAMES, BAD),
+    st.lists(st.integers(0, 30_000), max_size=10),
+    st.booleans(),
+)
+def test_fragments_are_joined_or_left_to_the_protocol_with_the_same_outcome(
+    first: int, parts: list[tuple[bytes, bool]], between: bytes, after: bytes, at: list[int], ends: bool
+) -> None:
+    frames = []
+    for number, (payload, control) in enumerate(parts):
+        fin = 0x80 if ends and number == len(parts) - 1 else 0
+        frames += [frame(payload, fin | (0 if number else first)), between if control else b""]
+    stream = b"".join([*frames, after])
+    events, alone = expected(stream)
+    taken = Taken()
+    for piece in cut(stream, at):
+        taken.receive(piece)
+    assert joined(taken.events) == joined(events)
+    assert taken.protocol.state == alone.state
+    assert [taken.protocol.close_sent and taken.protocol.close_sent.code] == [
+        alone.close_sent and alone.close_sent.code
+    ]
+
+
+@pytest.mark.parametrize("many", [2, 3, MOST_FRAGMENTS, MOST_FRAGMENTS + 1, 40])
+@pytest.mark.parametrize("first", [0x01, 0x02])
+def test_a_message_in_few_fragments_never_reaches_the_protocol(first: int, many: int) -> None:
+    taken = Taken()
+    for number in range(many):
+        assert taken.intake.unfinished is (number > 0 and number <= MOST_FRAGMENTS)
+        fin = 0x80 if number == many - 1 else 0
+        taken.receive(frame(b"%d " % number, fin | (0 if number else first)) + frame(b"", 0x89) * (not fin))
+    few = many <= MOST_FRAGMENTS
+    pings = frame(b"", 0x89) * (many - 1)
+    assert (b"".join(taken.pieces) == pings) is few
+    assert taken.taken == few
+    assert joined(taken.events)[-1] == (first, b"".join(b"%d " % number for number in range(many)), True)
+
+
+def test_the_bytes_of_fragments_count_as_held_until_their_message_ends_or_the_connection() -> None:
+    taken = Taken()
+    taken.receive(frame(bytes(3000), 0x02))
+    assert taken.intake.held_bytes == 3000
+    taken.receive(frame(bytes(1500), 0x00))
+    assert taken.intake.held_bytes == 4500
+    taken.receive(frame(bytes(10), 0x80))
+    assert taken.intake.held_bytes == 0
+    taken.receive(frame(bytes(3000), 0x02))
+    taken.intake.close()
+    assert taken.intake.held_bytes == 0
+    assert not taken.intake.unfinished
+
+
+def test_fragments_over_the_limit_are_refused_by_the_protocol() -> None:
+    taken = Taken()
+    taken.receive(frame(bytes(MAX - 1), 0x02) + frame(bytes(1), 0x00))
+    assert taken.pieces == []
+    taken.receive(frame(b"x", 0x80))
+    assert taken.protocol.close_sent is not None
+    assert taken.protocol.close_sent.code == 1009
 
 
 def test_a_large_frame_takes_memory_as_it_comes_not_as_it_says() -> None:
