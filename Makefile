@@ -22,7 +22,7 @@ CLUSTER_HOME ?= .watchout-demo-cluster
 CLUSTER_NET ?= 10.77.0
 FAULTS ?= nats router host
 
-.PHONY: run dev demo demo-ports demo-cluster demo-cluster-machines test test-fast test-costs test-thorough test-stalls test-mjpeg-long test-upgrade test-browser-long test-cluster test-ml-share test-rules mutants sanitize lint types format docs console screenshots soak bench bench-quick bench-targets bench-revision release test-container clean
+.PHONY: run dev demo demo-ports demo-cluster demo-cluster-machines test test-fast test-costs test-thorough test-stalls test-mjpeg-long test-upgrade test-browser-long test-cluster test-faults test-ml-share test-rules mutants sanitize lint types format docs console screenshots soak bench bench-quick bench-targets bench-revision release test-container clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -132,6 +132,12 @@ test-browser-long: $(VENV)/.dev
 # else: NATS away for a minute, gaps of frames in ms. Needs root, iproute2 and iptables; says what it measured.
 test-cluster: $(VENV)/.dev
 	WATCHOUT_TEST_FIGURES=1 WATCHOUT_TEST_NATS_AWAY_S=60 $(PYTEST) -s $(ARGS) tests/cluster
+
+# Crowds at one gateway: 9000 idle connections, rounds of those that come and go, one slow viewer beside 999 that keep up.
+# About five minutes, on a machine that does nothing else; says what it measured.
+test-faults: $(VENV)/.dev
+	WATCHOUT_TEST_CROWD=9000 WATCHOUT_TEST_ROUNDS=10 WATCHOUT_TEST_FAST_VIEWERS=999 WATCHOUT_TEST_LATER=1.1 \
+	  $(PYTEST) -s $(ARGS) tests/faults/test_crowds.py
 
 # Four cameras beside twelve whose frames the ML service refuses: they keep 0.9 of their rate, on every target.
 test-ml-share: $(VENV)/.dev

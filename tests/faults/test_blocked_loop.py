@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import signal
 
 import pytest
 
 from tests.kit.clients import Clients, eventually, http
+from tests.kit.ports import free_port
 from tests.kit.processes import BIN, REPOSITORY, Process, Watchout, poll
 
 pytestmark = pytest.mark.e2e
@@ -91,3 +94,32 @@ async def test_a_gateway_that_did_not_run_does_not_take_its_own_silence_for_that
         await viewer.frame()
     assert camera.open
     assert viewer.open
+
+
+async def test_a_gateway_whose_loop_is_blocked_is_noticed_and_its_camera_is_seen_again(watchout, clients: Clients):
+    started = watchout(start=False)
+    router = started.start("router")
+    blocked = start(started, "gateway")
+    started.wait_ready()
+    camera = await clients.camera(started.url, started.token())
+    await camera.register("cam")
+    elsewhere = started.start("gateway", {"WATCHOUT_PORT": str(free_port())})
+    await asyncio.to_thread(elsewhere.wait_for_output, "router joined")
+    viewer = await clients.viewer(f"http://127.0.0.1:{port_of(elsewhere)}", started.token())
+    assert await viewer.subscribe("cam") == "streaming"
+    async with camera.streaming(fps=10):
+        await viewer.frame()
+        blocked.send_signal(signal.SIGUSR1)
+        await viewer.status("offline", COMES_S, streamId="cam")
+        assert "member gone" in router.output
+        await viewer.status("streaming", COMES_S, streamId="cam")
+        count = len(viewer.frames)
+        await eventually(lambda: len(viewer.frames) > count + 5, COMES_S)
+    assert viewer.frame_ids == sorted(set(viewer.frame_ids))
+    assert camera.open
+    assert viewer.open
+
+
+def port_of(gateway: Process) -> int:
+    (port,) = (json.loads(line)["port"] for line in gateway.lines if '"gateway listens"' in line)
+    return int(port)

@@ -18,10 +18,12 @@ class Group:
     def __init__(self, path: Path, limit: Path) -> None:
         self._path = path
         self._limit = limit
+        #: A process that writes its id there is under the limit.
+        self.processes = path / "cgroup.procs"
 
     def add(self, pid: int) -> None:
         """Put a process under the limit, with all that it allocates from now on."""
-        (self._path / "cgroup.procs").write_text(str(pid))
+        self.processes.write_text(str(pid))
 
     def set_limit(self, limit_bytes: int) -> None:
         """Another limit, while the processes run: at most the first one."""
