@@ -29,6 +29,9 @@ SYSTEMS: Final = {
     "broadcast": "websockets broadcast",
     FLOOR_UVLOOP: "floor: uvloop",
     FLOOR_C: "floor: C",
+    "nginx": "watchout behind nginx",
+    "haproxy": "watchout behind HAProxy",
+    "caddy": "watchout behind Caddy",
 }
 """Each system and its name in tables, in their order."""
 LOADS: Final = ("json-1x50", "json-1x10", "json-50x1", "bin-1x50", "bin-1x10", "bin-50x1")
@@ -70,6 +73,8 @@ POINTS: Final = {
     "streams-1000": "1000 streams at 5 fps",
     "slow-off": "50 viewers",
     "slow-on": "50 viewers and a slow one",
+    "tls-1x10": "TLS, 1 → 10",
+    "tls-20x1": "TLS, 20 × (1 → 1)",
     "idle": "idle connections",
 }
 """Each point of the plan and its name in tables, in their order."""

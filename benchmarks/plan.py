@@ -15,6 +15,8 @@ FLOORS: Final = ("floor-uvloop", "floor-c")
 #: Who takes part where frames are binary.
 BINARY: Final = ("watchout", "bun", "bun-raw", "ws", "nchan", "floor-uvloop")
 OURS: Final = ("watchout",)
+#: TLS: in the process itself, and with a proxy before a watchout that speaks none.
+TLS: Final = ("watchout", "bun", "nginx", "haproxy", "caddy")
 #: The tree as it is, and one of its former revisions: `revision`.
 REVISIONS: Final = ("watchout", "former")
 
@@ -46,6 +48,7 @@ class Point:
     beside: bool = False
     ml_fps: float = 0.0
     ml_hangs: bool = False
+    tls: bool = False
     warmup_s: float = 1.0
     duration_s: float = 2.5
     settle_s: float = 0.0
@@ -117,6 +120,12 @@ def _sized(kilobytes: int, fps: float) -> Point:
 
 _FIFTY: Final = Point("", "50 cameras → 1 viewer each, 20 fps", OURS, streams=50, fps=20)
 _FAN_OUT: Final = Point("", "1 camera → 50 viewers, 100 fps", OURS, streams=1, viewers_per_stream=50, fps=100)
+_TLS: Final = (
+    Point(
+        "tls-1x10", "1 camera → 10 viewers, 100 fps, TLS", TLS, streams=1, viewers_per_stream=10, fps=100, tls=True
+    ),
+    Point("tls-20x1", "20 cameras → 1 viewer each, 20 fps, TLS", TLS, streams=20, fps=20, tls=True),
+)
 
 POINTS: Final = (
     _written("slashes", 1, 50),
@@ -170,6 +179,7 @@ POINTS: Final = (
     replace(
         _FAN_OUT, name="slow-on", what=_FAN_OUT.what + ", and one that reads at a tenth of the rate", slow_share=0.1
     ),
+    *_TLS,
     Point("idle", "10000 authenticated connections", RELAYS, idle=10_000, settle_s=1.0, rounds_at_most=1),
 )
 

@@ -27,6 +27,7 @@ from benchmarks import fetch, meter
 from benchmarks.load.model import MARKS
 from benchmarks.plan import Point, Selection, Turn
 from benchmarks.systems import Failed, Missing, Options, Running, System, listening, process, system
+from benchmarks.tls import TlsFiles, make_files
 from tests.kit.ports import free_port
 
 ROOT: Final = Path(__file__).parents[1]
@@ -45,14 +46,16 @@ class Broken(Exception):
     """One run failed; the others go on."""
 
 
-async def measured(turn: Turn, running: Running) -> dict[str, Any]:
+async def measured(turn: Turn, running: Running, tls: TlsFiles | None = None) -> dict[str, Any]:
     """Put the load of a turn on a started system; the load's result and what the meters said. Raises `Broken`."""
     point = turn.point
     plan = {**point.load(), "dialect": running.dialect, "ports": running.ports, "token": running.token}
+    if tls is not None:
+        plan["trust"] = str(tls.authority)
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.load",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        cwd=ROOT, start_new_session=True,
+        cwd=ROOT, start_new_session=True, env={**os.environ, "OPENSSL_CONF": str(tls.openssl)} if tls else None,
     )  # fmt: skip
     assert child.stdin is not None
     assert child.stdout is not None
@@ -175,9 +178,10 @@ async def one(turn: Turn, of: Callable[[str], System] = system) -> dict[str, Any
         work = Path(directory)
         try:
             async with asyncio.timeout(TURN_SPARE_S + turn.point.duration_s), ml_sink(turn.point, work) as ml_url:
-                options = Options(turn.point.gateways, turn.point.hosts, ml_url, turn.point.ml_fps)
+                tls = make_files(work / "tls") if turn.point.tls else None
+                options = Options(turn.point.gateways, turn.point.hosts, ml_url, turn.point.ml_fps, tls)
                 async with measured_system.started(work, options=options) as running:
-                    found = await measured(turn, running)
+                    found = await measured(turn, running, tls)
                     if ml_url is not None and not turn.point.ml_hangs:
                         found["ml_requests"] = await sink_requests(ml_url)
                     return {**base, **found, "settings": dict(running.settings or {})}

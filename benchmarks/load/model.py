@@ -29,6 +29,7 @@ class Slow(msgspec.Struct, forbid_unknown_fields=True):
 class Plan(msgspec.Struct, forbid_unknown_fields=True):
     """One run. Cameras connect to `ports[0]`, viewers to `ports[-1]`; with `beside` the cameras spread over all ports,
     and the viewers of each connect where it does. `picture_bytes`: size of each picture; 0: as the JPEGs are.
+    `trust`: the file of the authority, where all connections are TLS.
     """
 
     dialect: Literal["watchout", "nchan", "raw"]
@@ -46,6 +47,7 @@ class Plan(msgspec.Struct, forbid_unknown_fields=True):
     idle: int = 0
     settle_s: float = 2.0
     beside: bool = False
+    trust: str | None = None
 
     def port_of(self, stream: int, *, publishes: bool) -> int:
         """Where the camera of a stream connects, or a viewer of it."""

@@ -13,6 +13,7 @@ import struct
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.clientwire import Inbox, LengthInbox, WebSocketInbox
@@ -20,6 +21,7 @@ from benchmarks.figures import percentile
 from benchmarks.load.clients import HOST, Camera, Idle, SlowViewer, Viewer
 from benchmarks.load.frames import Messages, pictures
 from benchmarks.load.model import LoadFault, Plan
+from benchmarks.tls import CIPHER, client_context
 
 #: After the last frame was sent, what is still under way may take this long.
 GRACE_S: Final = 2.0
@@ -47,6 +49,7 @@ class Run:
         self.corrupt = 0
         self.reordered = 0
         self.first_corrupt: str | None = None
+        self._tls = None if plan.trust is None else client_context(Path(plan.trust))
         self._broken: asyncio.Future[None] | None = None
         self._ending = False
 
@@ -130,10 +133,13 @@ class Run:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     await loop.sock_connect(sock, (HOST, port))
-                    await loop.create_connection(lambda: connection, sock=sock)
+                    name = HOST if self._tls is not None else None
+                    await loop.create_connection(lambda: connection, sock=sock, ssl=self._tls, server_hostname=name)
                 except OSError as e:
                     sock.close()
                     raise LoadFault(f"cannot connect to {HOST}:{port}: {e.strerror or e}") from e
+                if self._tls is not None and (cipher := connection.transport.get_extra_info("cipher")[0]) != CIPHER:
+                    raise LoadFault(f"the server takes the cipher {cipher}, expected {CIPHER} for all")
                 await connection.set_up()
                 if isinstance(connection, Viewer):
                     # One way of acknowledging for all: see docs/performance.md, "What is measured".

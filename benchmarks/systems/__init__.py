@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
+from benchmarks.tls import TlsFiles
+
 START_TIMEOUT_S = 20.0
 END_TIMEOUT_S = 8.0
 LOG_TAIL_BYTES = 2000
@@ -32,8 +34,11 @@ ALL: dict[str, str] = {
     "broadcast": "broadcast",
     "floor-uvloop": "floor_uvloop",
     "floor-c": "floor_c",
+    "nginx": "behind:NGINX",
+    "haproxy": "behind:HAPROXY",
+    "caddy": "behind:CADDY",
 }
-"""Name of each system → its module in this package, in the order of tables."""
+"""Name of each system → its module in this package, in the order of tables; where a module has several, which one."""
 
 
 class Missing(Exception):
@@ -48,13 +53,15 @@ class Failed(Exception):
 class Options:
     """How a system is to be started. Only watchout knows more than one way.
 
-    `hosts` > 1: each gateway has a home of its own, as on a host of its own; NATS joins them.
+    `hosts` > 1: each gateway has a home of its own, as on a host of its own; NATS joins them. `tls`: what clients connect
+    to speaks TLS with this certificate.
     """
 
     gateways: int = 1
     hosts: int = 1
     ml_url: str | None = None
     ml_fps: float = 2.0
+    tls: TlsFiles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +96,12 @@ class System(Protocol):
 
 def system(name: str) -> System:
     """The system of this name. Raises `Missing` where its module is not there."""
+    module_name, _, which = ALL[name].partition(":")
     try:
-        module = importlib.import_module(f"benchmarks.systems.{ALL[name]}")
+        module = importlib.import_module(f"benchmarks.systems.{module_name}")
     except ModuleNotFoundError as e:
         raise Missing(f"{name}: {e.name} is not installed: pip install -e '.[dev]'") from e
-    return cast("System", module.SYSTEM)
+    return cast("System", getattr(module, which or "SYSTEM"))
 
 
 @asynccontextmanager

@@ -28,10 +28,12 @@ class Bun:
         self._dialect: Dialect = dialect
 
     @asynccontextmanager
-    async def started(self, work: Path, *, options: Options) -> AsyncIterator[Running]:  # noqa: ARG002
+    async def started(self, work: Path, *, options: Options) -> AsyncIterator[Running]:
         program = await asyncio.to_thread(fetch.bun)
         port, token, log = free_port(), secrets.token_hex(16), work / "bun.log"
         argv: list[str | Path] = [program, "--no-install", "run", self._relay, str(port), token]
+        if options.tls is not None:
+            argv += [options.tls.certificate, options.tls.key]
         async with process(argv, log=log, env=ENVIRON, cwd=work) as child:
             await listening(port, child, log)
             yield Running((port,), (child.pid,), self._dialect, token if self._dialect == "watchout" else None)

@@ -1,9 +1,10 @@
-// The edge protocol's frames on Bun: `bun relay_bun.js PORT TOKEN`. As fast as Bun goes, and nothing else in it.
+// The edge protocol's frames on Bun: `bun relay_bun.js PORT TOKEN [CERTIFICATE KEY]`. As fast as Bun goes, and nothing else
+// in it. With the files of a certificate and its key it speaks TLS.
 //
 // Every frame is one `server.publish` to a topic of the stream and form; who subscribes is in Bun's own tree of topics.
 // No compression. A JSON frame gets its number by splicing the text; a form is never made into the other.
 
-const [port, token] = process.argv.slice(2);
+const [port, token, certificate, key] = process.argv.slice(2);
 const users = new Map([[token, { id: "bench" }]]);
 const numbers = new Map(); // stream -> its last frame id
 
@@ -42,6 +43,7 @@ function nextNumber(streamId) {
 const server = Bun.serve({
   hostname: "127.0.0.1",
   port: Number(port),
+  tls: certificate === undefined ? undefined : { cert: Bun.file(certificate), key: Bun.file(key) },
   fetch(request, server) {
     const { pathname } = new URL(request.url);
     if (pathname !== "/streams/register" && pathname !== "/streams/subscribe") return new Response("", { status: 404 });

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import ssl
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.systems import START_TIMEOUT_S, Failed, Missing, Options, Running, listening, process, tail
+from benchmarks.tls import client_context
 from tests.kit.ports import free_port
 from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import table
@@ -25,13 +27,17 @@ RAISED = {"MAX_CONNECTIONS_PER_USER": "20000", "MAX_CONNECTIONS_PER_ADDRESS": "2
 
 
 class Watchout:
-    """watchout as it is installed in one environment; `scripts` is the folder of its console scripts."""
+    """watchout as it is installed in one environment; `scripts` is the folder of its console scripts.
+
+    `settings`: those that it needs besides `RAISED` where it stands.
+    """
 
     formats = frozenset({"json", "binary"})
 
-    def __init__(self, scripts: Path, name: str = "watchout") -> None:
+    def __init__(self, scripts: Path, name: str = "watchout", settings: Mapping[str, str] | None = None) -> None:
         self.name = name
         self._scripts = scripts
+        self._settings = dict(settings or {})
 
     @asynccontextmanager
     async def started(self, work: Path, *, options: Options) -> AsyncIterator[Running]:
@@ -39,7 +45,7 @@ class Watchout:
         for name in ("gateway", "router", "mlbridge", "ctl"):
             if not (scripts / f"watchout-{name}").exists():
                 raise Missing(f"no watchout-{name} in {scripts}: pip install -e .")
-        settings = dict(RAISED)
+        settings = RAISED | self._settings
         if options.ml_url is not None:
             settings |= {"ML_SERVICE_URL": options.ml_url, "ML_FPS": f"{options.ml_fps:g}"}
         ports = tuple(free_port() for _ in range(options.gateways))
@@ -49,6 +55,10 @@ class Watchout:
             environ: dict[str, str | None] = {spec.env: None for _, spec, _ in table()}
             environ |= {"PORT": None, "HONCHO_PROCESS": None, "PYTHONDONTWRITEBYTECODE": None}
             environ |= {"WATCHOUT_HOME": str(home), "WATCHOUT_HOST": "127.0.0.1", **settings}
+            trust = None
+            if options.tls is not None:
+                environ |= {"TLS_CERT": str(options.tls.certificate), "TLS_KEY": str(options.tls.key)}
+                trust = client_context(options.tls.authority)
             children: list[tuple[str, asyncio.subprocess.Process, Path]] = []
             others: tuple[int, ...] = ()
             hosts: list[dict[str, str]] = [{}]
@@ -77,7 +87,7 @@ class Watchout:
             for name, child, log in children:
                 await _ready(name, child, log)
             for port in ports:
-                await _healthy(port)
+                await _healthy(port, trust)
             token = await _token(scripts / "watchout-ctl", work / "token", environ, cwd=home.parent)
             yield Running(ports, (*(child.pid for _, child, _ in children), *others), "watchout", token, settings)
 
@@ -149,11 +159,11 @@ async def _ready(name: str, child: asyncio.subprocess.Process, log: Path) -> Non
         await asyncio.sleep(0.05)
 
 
-async def _healthy(port: int) -> None:
+async def _healthy(port: int, trust: ssl.SSLContext | None) -> None:
     """Wait until the gateway has its router and its store."""
     give_up = asyncio.get_running_loop().time() + START_TIMEOUT_S
     while True:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
         writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         answer = await reader.read(-1)
         writer.close()

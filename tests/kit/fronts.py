@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography import x509
 
@@ -29,6 +29,19 @@ TIME_OUT: Final = re.compile(
 )
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 RELOADS_S: Final = 60.0
+
+
+class CertificateFiles(Protocol):
+    """Where a proxy finds its certificate with its chain, the key, and both in one file."""
+
+    @property
+    def certificate(self) -> Path: ...
+
+    @property
+    def key(self) -> Path: ...
+
+    @property
+    def both(self) -> Path: ...
 
 
 class Authority:
@@ -103,7 +116,7 @@ def time_outs(file: str) -> dict[str, float]:
 
 @contextlib.contextmanager
 def nginx(
-    directory: Path, gateway_ports: Sequence[int], authority: Authority | None = None, faster: int = 1
+    directory: Path, gateway_ports: Sequence[int], authority: CertificateFiles | None = None, faster: int = 1
 ) -> Iterator[Front]:
     """An nginx before these gateways, with time-outs that are `faster` times as short; HTTP without an authority."""
     port, plain_port = free_port(), free_port() if authority else 0
@@ -132,7 +145,7 @@ def nginx(
 
 @contextlib.contextmanager
 def haproxy(
-    directory: Path, gateway_ports: Sequence[int], authority: Authority | None = None, faster: int = 1
+    directory: Path, gateway_ports: Sequence[int], authority: CertificateFiles | None = None, faster: int = 1
 ) -> Iterator[Front]:
     """An HAProxy before these gateways; the rest as for `nginx`."""
     port, plain_port = free_port(), free_port() if authority else 0
@@ -154,7 +167,7 @@ def haproxy(
 
 @contextlib.contextmanager
 def caddy(
-    directory: Path, gateway_ports: Sequence[int], authority: Authority | None = None, faster: int = 1
+    directory: Path, gateway_ports: Sequence[int], authority: CertificateFiles | None = None, faster: int = 1
 ) -> Iterator[Front]:
     """A Caddy before this one gateway; the rest as for `nginx`. Its file has no time-outs, so `faster` does nothing."""
     del faster
