@@ -18,6 +18,8 @@ SUBJECT: Final = "watchout"
 PEERS: Final = ("bun", "bun-raw", "nchan", "ws", "broadcast")
 #: The two that the goals of CPU are set against: they look at no frame.
 STRONG_PEERS: Final = ("bun-raw", "nchan")
+#: watchout behind a proxy that does the TLS.
+FRONTS: Final = ("nginx", "haproxy", "caddy")
 FLOOR_UVLOOP: Final = "floor-uvloop"
 FLOOR_C: Final = "floor-c"
 SYSTEMS: Final = {
@@ -43,6 +45,8 @@ WRITTEN: Final = {
     "json-50x1": ("json-spaces-50x1", "json-fields-50x1", "json-slashes-50x1", "json-fragments-50x1"),
 }
 """Loads with compact JSON, and the same with cameras that write it in other ways."""
+TLS_LOADS: Final = ("tls-1x10", "tls-20x1")
+"""Those with TLS, in the process itself and by a proxy in front."""
 POINTS: Final = {
     "json-1x50": "JSON, 1 → 50",
     "json-1x10": "JSON, 1 → 10",

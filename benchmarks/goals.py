@@ -14,6 +14,7 @@ from benchmarks.figures import (
     POINTS,
     STRONG_PEERS,
     SUBJECT,
+    TLS_LOADS,
     Figure,
     Measured,
     Quantity,
@@ -223,6 +224,13 @@ GOALS: Final[tuple[Goal, ...]] = (
         "p99 across gateways",
         "Two gateways, camera on one, viewer on the other: ≤ 2 ms more at p99 than one gateway.",
         2.0, "two-gateways", "one-gateway", p99_ms, "ms",
+    ),
+    *(
+        _versus_peers(
+            name, f"{what} with TLS, at both loads: ≤ 1.15 of Bun with TLS.", 1.15, point, ("bun",), quantity
+        )
+        for name, what, quantity in (("CPU", "CPU per delivered frame", cpu_us), ("p99", "Latency p99", p99_ms))
+        for point in TLS_LOADS
     ),
     _floor("json-1x50", 1.25),
     _floor("json-50x1", 2.0),

@@ -25,11 +25,13 @@ from benchmarks.figures import (
     POINTS,
     SUBJECT,
     SYSTEMS,
+    TLS_LOADS,
     WRITTEN,
     Figure,
     Runs,
 )
 from benchmarks.goals import GOALS, Goal, Verdict, judge
+from benchmarks.load.model import CIPHER
 from benchmarks.micro import Micro, render_markdown
 
 HERE: Final = Path(__file__).parent
@@ -115,6 +117,8 @@ def render(
     ]
     if written := _written(runs):
         parts += ["### The JSON of cameras", written]
+    if secured := _tls(runs):
+        parts += ["### TLS", secured]
     if pairs := _pairs(runs):
         parts += ["### watchout against itself", pairs]
     if shares := _processes(runs):
@@ -337,6 +341,37 @@ def _written(runs: Runs) -> str:
         return ""
     return "CPU per delivered frame of watchout.\n\n" + table(
         ("load", "µs ", "of compact JSON ", "sent ", "delivered ", "remarks"), rows
+    )
+
+
+def _tls(runs: Runs) -> str:
+    """TLS in the process and by proxies in front, beside Bun with TLS and beside watchout's own."""
+    rows = [
+        (
+            POINTS[point],
+            _shown(system),
+            spread(runs.figure(point, system, figures.cpu_us)),
+            *(
+                NONE if system == other else ratio(runs.ratio(point, system, point, other, figures.cpu_us))
+                for other in ("bun", SUBJECT)
+            ),
+            spread(runs.figure(point, system, figures.p99_ms)),
+            spread(runs.figure(point, system, figures.memory_mib)),
+            *delivered(runs, point, system),
+            "; ".join(figures.remarks(runs, point, system)),
+        )
+        for point in TLS_LOADS
+        for system in runs.systems(point)
+    ]
+    if not rows:
+        return ""
+    head = (
+        "load", "system", "µs ", "of Bun ", "of watchout's own TLS ", "p99 in ms ", "MiB ", "sent ", "delivered ",
+        "remarks",
+    )  # fmt: skip
+    return (
+        f"TLS 1.3 with {CIPHER} and a certificate on P-256 for all. The CPU of a proxy counts together with that of the"
+        f" watchout behind it.\n\n{table(head, _grouped(rows))}"
     )
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from benchmarks.load.model import CIPHER
 from tests.kit.certificates import make_certificate, make_key, pem
 
-CIPHER: Final = "TLS_AES_256_GCM_SHA384"
 #: What OpenSSL reads from the file that `OPENSSL_CONF` names: contexts offer TLS 1.3 with `CIPHER` and nothing else.
 _OPENSSL: Final = f"""\
 openssl_conf = all
@@ -49,7 +49,9 @@ class TlsFiles:
 def make_files(directory: Path) -> TlsFiles:
     """Make an authority and a certificate of it, in files of a directory that is made."""
     directory.mkdir(parents=True)
-    files = TlsFiles(*(directory / name for name in ("authority.pem", "fullchain.pem", "key.pem", "both.pem", "openssl.cnf")))
+    files = TlsFiles(
+        *(directory / name for name in ("authority.pem", "fullchain.pem", "key.pem", "both.pem", "openssl.cnf"))
+    )
     authority_key, key = make_key(), make_key()
     authority = make_certificate(authority_key)
     files.authority.write_bytes(authority)

@@ -11,7 +11,7 @@ import termios
 from typing import Final
 
 #: Above this many bytes that the kernel did not take, a transport reports that it is full, so that frames wait in our
-#: queues, where a newer one can replace them. Not 0: with TLS, asyncio then takes an empty buffer for a full one.
+#: queues, where a newer one can replace them.
 WRITE_HIGH_BYTES: Final = 1
 #: Bytes not sent yet that the kernel may hold before it takes no more (tcp(7) TCP_NOTSENT_LOWAT). As nothing waits in
 #: the transport, a slow viewer is at most this and the rest of one frame behind its newest frame.

@@ -12,6 +12,8 @@ import msgspec
 Envelope = Literal["compact", "spaces", "fields", "slashes", "fragments"]
 #: Lines on standard error at which the runner reads its meters.
 MARKS: Final = ("before", "start", "stop", "idle")
+#: The one cipher of all connections with TLS.
+CIPHER: Final = "TLS_AES_256_GCM_SHA384"
 
 
 class LoadFault(Exception):

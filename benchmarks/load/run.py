@@ -20,8 +20,8 @@ from benchmarks.clientwire import Inbox, LengthInbox, WebSocketInbox
 from benchmarks.figures import percentile
 from benchmarks.load.clients import HOST, Camera, Idle, SlowViewer, Viewer
 from benchmarks.load.frames import Messages, pictures
-from benchmarks.load.model import LoadFault, Plan
-from benchmarks.tls import CIPHER, client_context
+from benchmarks.load.model import CIPHER, LoadFault, Plan
+from benchmarks.tls import client_context
 
 #: After the last frame was sent, what is still under way may take this long.
 GRACE_S: Final = 2.0

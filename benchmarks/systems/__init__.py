@@ -53,8 +53,8 @@ class Failed(Exception):
 class Options:
     """How a system is to be started. Only watchout knows more than one way.
 
-    `hosts` > 1: each gateway has a home of its own, as on a host of its own; NATS joins them. `tls`: what clients connect
-    to speaks TLS with this certificate.
+    `hosts` > 1: each gateway has a home of its own, as on a host of its own; NATS joins them. `tls`: what clients
+    connect to speaks TLS with this certificate.
     """
 
     gateways: int = 1

@@ -24,7 +24,8 @@ from watchout.gateway.context import Context
 from watchout.gateway.error_response import error_response
 from watchout.gateway.kernel_buffers import limit_kernel_buffers
 from watchout.gateway.listen.head import HeadFault, check_beginning, check_head, is_health_check
-from watchout.gateway.listen.tls import SHUTDOWN_S, Certificate
+from watchout.gateway.listen.tls import Certificate
+from watchout.gateway.listen.tls_connection import SecuredProtocol, TlsConnection
 from watchout.gateway.quotas import ConnectionSlot
 from watchout.gateway.requests.addresses import client_address, is_trusted, limit_key
 from watchout.gateway.requests.origins import cors_headers
@@ -54,7 +55,7 @@ class HttpConnection(asyncio.Protocol):
         """Release the connection without closing it; return the bytes received after the last request."""
 
 
-class ConnectionDispatcher(asyncio.Protocol):
+class ConnectionDispatcher(SecuredProtocol):
     """One accepted connection: until its first request shows what it is, and for its whole life when it is HTTP.
 
     The event loop's server makes one per connection. It counts in the limits under the address of its first request
@@ -79,7 +80,6 @@ class ConnectionDispatcher(asyncio.Protocol):
         "_peer",
         "_proxied",
         "_refused",
-        "_shaking",
         "_slot",
         "_transport",
         "write_monitor",
@@ -102,7 +102,7 @@ class ConnectionDispatcher(asyncio.Protocol):
         self._idle: asyncio.TimerHandle | None = None
         #: Backpressure of the responses, once this connection is HTTP.
         self.write_monitor: WriteMonitor | None = None
-        self._proxied = self._shaking = self._refused = self._lost = self._http_paused = False
+        self._proxied = self._refused = self._lost = self._http_paused = False
 
     # ── the connection ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -121,40 +121,20 @@ class ConnectionDispatcher(asyncio.Protocol):
         elif self._certificate is None:
             self._expect_head()
         else:
-            self._shaking = True
-            self._transport.pause_reading()  # the next bytes are for TLS
-            self._context.tasks.start(self._shake_hands(self._certificate), "TLS handshake")
+            connection = TlsConnection(
+                self._transport, self._certificate.session(), self._certificate.context, self, self._context.scratch,
+                self._context.settings.handshake_timeout_s,
+            )  # fmt: skip
+            self._transport.set_protocol(connection)
 
-    async def _shake_hands(self, certificate: Certificate) -> None:
-        """Start TLS on the connection. The event loop's server could do it, but would not count slow handshakes."""
-        if self._lost:
-            return
-        loop, plain = asyncio.get_running_loop(), self._transport
-        handshake = loop.create_task(
-            loop.start_tls(
-                plain, self, certificate.context, server_side=True,
-                ssl_handshake_timeout=self._context.settings.handshake_timeout_s, ssl_shutdown_timeout=SHUTDOWN_S,
-            )
-        )  # fmt: skip
-        try:
-            await asyncio.sleep(0)  # let `start_tls` take over the transport
-            early, self._buffer = self._buffer, b""
-            if early:  # uvloop reads once although reading is paused
-                _deliver(early, plain.get_protocol())
-            secured = await handshake
-        except OSError as error:  # also ssl.SSLError, and the deadline
-            _log.debug("TLS handshake failed", reason=reason(error))
-            self._gone()
-            return
-        finally:
-            handshake.cancel()
-        if secured is None or self._lost:  # the client left meanwhile
-            self._gone()
-            return
-        self._transport, self._shaking = secured, False
+    def on_secured(self, transport: asyncio.Transport) -> None:
+        """Begin with the first request: the TLS handshake is complete."""
+        self._transport = transport
         self._expect_head()
-        if self._buffer:  # the first bytes may arrive with the end of the handshake
-            self.data_received(b"")
+
+    def on_handshake_failed(self, error: Exception) -> None:
+        """Log why the TLS handshake failed."""
+        _log.debug("TLS handshake failed", reason=reason(error))
 
     def _expect_head(self) -> None:
         loop = asyncio.get_running_loop()
@@ -175,8 +155,6 @@ class ConnectionDispatcher(asyncio.Protocol):
         if self._refused:
             return
         self._buffer += data
-        if self._shaking:
-            return
         self._buffer = self._buffer.lstrip(b"\r\n")  # RFC 9112 section 2.2
         end = self._buffer.find(b"\r\n\r\n") + 4
         try:
@@ -347,14 +325,3 @@ class ConnectionDispatcher(asyncio.Protocol):
         self._deadline = self._idle = None
         self._context.unfinished.release(self)
         self._slot.release()
-
-
-def _deliver(data: bytes, protocol: asyncio.BaseProtocol) -> None:
-    """Pass bytes to a buffered protocol as its transport would."""
-    receiver = cast("asyncio.BufferedProtocol", protocol)
-    while data:
-        buffer = memoryview(receiver.get_buffer(len(data)))
-        size = min(len(buffer), len(data))
-        buffer[:size] = data[:size]
-        receiver.buffer_updated(size)
-        data = data[size:]

@@ -14,11 +14,10 @@ from typing import Final
 from watchout.common import log
 from watchout.common.errors import StartError
 from watchout.common.settings import Settings
+from watchout.gateway.listen.tls_session import TlsBuffers, TlsSession
 
 #: Seconds between two checks of the files.
 LOOK_EVERY_S: Final = 60.0
-#: Seconds that a peer has to answer the end of TLS (close_notify) before the connection is dropped.
-SHUTDOWN_S: Final = 3.0
 
 #: Modification time in ns, size and inode of each file.
 _Stamp = tuple[tuple[int, int, int], ...]
@@ -44,6 +43,7 @@ class Certificate:
         self._context = load(cert, key)
         #: When it expires, in seconds since the epoch; None: its dates cannot be read.
         self.expires_at = expiry(cert)
+        self._buffers = TlsBuffers()
 
     @classmethod
     def of(cls, settings: Settings) -> Certificate | None:
@@ -54,6 +54,10 @@ class Certificate:
     def context(self) -> ssl.SSLContext:
         """The context for the next connection."""
         return self._context
+
+    def session(self) -> TlsSession:
+        """Return the TLS of a new connection."""
+        return TlsSession(self._context, self._buffers)
 
     def look(self) -> None:
         """Load changed files; to be called every `LOOK_EVERY_S`."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 import secrets
+import socket
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -13,10 +15,16 @@ from typing import Any
 import aiohttp
 import pytest
 
+from benchmarks.clientwire import TEXT, message, upgrade
 from tests.e2e.edge.support import ELSEWHERE, LOOPS, SUBSCRIBE, from_elsewhere, patched_gateway
 from tests.kit.certificates import make_certificate, make_key, pem
 from tests.kit.clients import DEADLINE_S, Clients, eventually
 from tests.kit.processes import Watchout, poll, running
+
+FRAME_BYTES = 10_000
+#: On its way to a viewer that reads nothing there may be: the reader's buffer, what the kernel takes before it sends,
+#: and the rest of one frame in the gateway; then the newest frame comes.
+WIRE_BYTES = 8 * FRAME_BYTES
 
 
 class Secured:
@@ -113,6 +121,59 @@ async def test_a_slow_viewer_over_tls_skips_frames_and_alerts_overtake(secured, 
     await eventually(lambda: viewer.frame_ids and viewer.frame_ids[-1] == 100, 30)
     assert len(viewer.frame_ids) < 100
     assert viewer.frame_ids == sorted(viewer.frame_ids)
+
+
+def frames_until(sock: ssl.SSLSocket, last: int) -> list[int]:
+    """The ids of the binary frames that come, up to this one."""
+    held, found = bytearray(), [0]
+    while found[-1] < last:
+        data = sock.recv(65536)
+        assert data, "it ended"
+        held += data
+        while len(held) >= 4:
+            at = 2 + {126: 2, 127: 8}.get(held[1], 0)
+            size = int.from_bytes(held[2:at], "big") if at > 2 else held[1]
+            if len(held) < at + size:
+                break
+            if held[0] & 0x0F == 2:
+                found.append(int.from_bytes(held[at + 4 : at + 8], "big"))
+            del held[: at + size]
+    return found[1:]
+
+
+async def test_a_viewer_over_tls_that_did_not_read_gets_few_old_frames_and_then_the_newest(secured, clients):
+    """What waits is what waits without TLS: the rest of one frame in the gateway, and what its kernel took."""
+    token = secured.started.token()
+    camera = await clients.camera(secured.url.replace("https:", "wss:"), token, ssl=secured.trust)
+    stream = await camera.register()
+
+    def watch() -> ssl.SSLSocket:
+        plain = socket.socket()
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.settimeout(DEADLINE_S)
+        plain.connect(("127.0.0.1", secured.started.port))
+        sock = secured.trust.wrap_socket(plain, server_hostname="127.0.0.1")
+        sock.sendall(upgrade("x", f"{SUBSCRIBE}?token={token}", bytes(16)))
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            answer += sock.recv(1)
+        assert b" 101 " in answer
+        wish = {"type": "subscribe", "streamId": stream, "consumes": ["video-frame"], "format": "binary"}
+        sock.sendall(message(TEXT, json.dumps(wish).encode(), bytes(4)))
+        while b'"status"' not in (said := sock.recv(65536)):
+            assert said
+        return sock
+
+    viewer = await asyncio.to_thread(watch)
+    try:
+        for _ in range(100):
+            await camera.show_binary(b"\xff\xd8\xff" + secrets.token_bytes(FRAME_BYTES))
+        await camera.rest()
+        ids = await asyncio.to_thread(frames_until, viewer, 100)
+    finally:
+        viewer.close()
+    assert ids[:-1] == list(range(1, len(ids))), "what is between was replaced"
+    assert len(ids) * FRAME_BYTES <= WIRE_BYTES, f"{len(ids)} frames of 100 waited"
 
 
 async def test_many_handshakes_at_once_are_all_answered(secured):

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from benchmarks import fetch
+from benchmarks.plan import POINTS, Turn
+from benchmarks.runner import one
 from benchmarks.systems import Missing, Options, Running, system
 from tests.kit.clients import pack_frame
 from tests.kit.services import missing, not_permitted
@@ -141,6 +144,21 @@ async def test_a_burst_of_frames_arrives_whole_and_in_order(tmp_path, name):
             frames = [json_numbered(frame, number) for number, frame in enumerate(frames, 1)]
         for task in watching:
             assert task.result() == frames
+
+
+@pytest.mark.parametrize("name", ["bun", "nginx"])
+async def test_with_tls_every_frame_arrives_over_the_one_cipher_in_the_process_and_behind_a_proxy(name):
+    point = next(each for each in POINTS if each.name == "tls-20x1")
+    try:
+        found = await one(Turn(1, replace(point, streams=2, warmup_s=0.2, duration_s=0.3), name))
+    except Missing as e:
+        if name == "nginx":
+            pytest.skip(str(e))
+        missing(str(e))
+    load = found["load"]  # it refuses another cipher, and compares every byte
+    assert load["delivered"] == load["expected"] > 0
+    assert (load["corrupt"], load["reordered"]) == (0, 0)
+    assert any(each["name"] == name for each in found["processes"]), "its CPU counts"
 
 
 @pytest.mark.parametrize("name", ["bun", "ws", "broadcast"])

@@ -81,7 +81,7 @@ def test_make_bench_takes_less_than_40_minutes():
     longest_s = max(turn.estimate_s for turn in turns)
     assert sum(turn.estimate_s for turn in turns) < REPEAT_UNTIL_S
     assert functions_s + REPEAT_UNTIL_S + longest_s < 40 * 60
-    assert sum(turn.estimate_s for turn in Selection(rounds=1, quick=True).turns()) < 5 * 60
+    assert sum(turn.estimate_s for turn in Selection(rounds=1, quick=True).turns()) < 5.5 * 60
 
 
 def test_a_turn_is_estimated_with_what_its_system_takes_to_start() -> None:

@@ -174,6 +174,19 @@ def test_the_json_of_cameras_stands_beside_compact_json() -> None:
     assert under not in rendered(run())
 
 
+def test_tls_stands_beside_that_of_bun_and_that_of_proxies() -> None:
+    page = rendered(
+        run("tls-1x10", cpu_us=30, p99=2.0), run("tls-1x10", "bun", cpu_us=20), run("tls-1x10", "nginx", cpu_us=60)
+    )
+    rows = [line for line in page.partition("### TLS\n")[2].partition("\n### ")[0].splitlines() if "|" in line]
+    assert [[cell.strip() for cell in line.split("|")[1:7]] for line in rows[2:]] == [
+        ["TLS, 1 → 10", "**watchout**", "30", "1.50", "–", "2"],
+        ["", "Bun publish", "20", "–", "0.67", "1"],
+        ["", "watchout behind nginx", "60", "3.00", "2.00", "1"],
+    ]
+    assert "### TLS" not in rendered(run())
+
+
 def test_what_each_process_took_is_told_by_the_kernels_short_names() -> None:
     one = run(number=1)
     one["processes"] = [
