@@ -74,7 +74,11 @@ class ServiceStarter:
         return self._output.read_text(errors="replace")
 
     def start(self, command: Sequence[str]) -> None:
-        """Start the service, in place of one that has ended."""
+        """Start the service, in place of one that has ended, whose reports that nobody has heard count no more."""
+        self._reports.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            while self._reports.recv(4096):
+                pass
         passed = [] if self._listening is None else [self._listening.fileno()]
         launch = [sys.executable, "-c", _LAUNCH, *map(str, passed), *command] if passed else list(command)
         with self._output.open("ab") as output:

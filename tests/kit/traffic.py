@@ -26,9 +26,10 @@ COMES_S: Final = 60.0
 
 @dataclass
 class Watcher:
-    """One viewer of one stream: when frames came, and which alerts."""
+    """One viewer of one stream: when frames came, and which alerts; `name` is its name in `Traffic.said`."""
 
     stream: str
+    name: str = ""
     frames_at: list[float] = field(default_factory=list)
     alerts: list[str] = field(default_factory=list)
 
@@ -39,15 +40,15 @@ class Watcher:
             elif isinstance(event, Alert):
                 self.alerts.append(event.id)
 
-    def longest_gap_s(self, since: float, until: float) -> float:
-        """The longest time without a frame between two moments of the monotonic clock."""
+    def longest_gap(self, since: float, until: float) -> tuple[float, float]:
+        """The longest time without a frame between two moments of the monotonic clock, and when it began."""
         times = [since, *(at for at in self.frames_at if since < at < until), until]
-        return max(after - before for before, after in itertools.pairwise(times))
+        return max((after - before, before) for before, after in itertools.pairwise(times))
 
 
 @dataclass
 class Traffic:
-    """All clients of one watchout; made by `traffic`.
+    """All clients of one watchout; made by `traffic`. `said` is what clients say of their connections: when, who, what.
 
     `raised` are the alerts that a gateway has accepted, by stream. `refused` says of each new connection, one every few
     milliseconds, that got no answer why not.
@@ -58,6 +59,21 @@ class Traffic:
     raised: dict[str, list[str]] = field(default_factory=dict)
     served: int = 0
     refused: list[str] = field(default_factory=list)
+    said: list[tuple[float, str, str]] = field(default_factory=list)
+
+    def client(self, token: str, name: str) -> Any:
+        """A connection of the SDK whose phases and problems are written down."""
+
+        def note(what: object) -> None:
+            self.said.append((time.monotonic(), name, str(what)))
+
+        return watchout_client.connect(self.url, token=token, on_phase=note, on_problem=note)
+
+    def between(self, since: float, until: float, *names: str) -> list[str]:
+        """What these clients said in this time, with the seconds since its begin."""
+        return [
+            f"{at - since:+.2f} s {who}: {what}" for at, who, what in self.said if since <= at <= until and who in names
+        ]
 
     async def goes_on(self) -> None:
         """Return when each viewer got frames, and each stream an alert, after this moment."""
@@ -85,14 +101,15 @@ async def traffic(
     async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         tasks: list[asyncio.Task[None]] = []
         for stream in [new_name() for _ in range(cameras)]:
-            client = await stack.enter_async_context(watchout_client.connect(url, token=token))
+            client = await stack.enter_async_context(found.client(token, f"camera of {stream}"))
             camera = await stack.enter_async_context(client.camera(stream))
             tasks.append(group.create_task(_film(camera, fps)))
             found.raised[stream] = []
-            for _ in range(viewers):  # each with a socket of its own
-                viewer = await stack.enter_async_context(watchout_client.connect(url, token=token))
+            for number in range(viewers):  # each with a socket of its own
+                name = f"viewer {number} of {stream}"
+                viewer = await stack.enter_async_context(found.client(token, name))
                 events = await stack.enter_async_context(viewer.subscribe(stream))
-                found.watchers.append(Watcher(stream))
+                found.watchers.append(Watcher(stream, name))
                 tasks.append(group.create_task(found.watchers[-1].read(events)))
         tasks += [group.create_task(_raise_alerts(found, stream)) for stream in found.raised]
         over = threading.Event()
