@@ -3,6 +3,9 @@
 Another gateway serves them *here* if it listens on the same port of this machine: this one accepts no more from then
 on. It serves them *elsewhere* if the router knows it: then a balancer in front decides, so this one goes on accepting
 while its `/health` says that it drains. With none, and when all processes end together, nobody is made to wait.
+
+Cameras go first, and the others a moment after the last one: a viewer that reconnects while the camera of its stream
+does sees nothing for the time of both.
 """
 
 from __future__ import annotations
@@ -20,6 +23,10 @@ from watchout.gateway.context import Context, MovingPicture, OpenSocket
 
 #: Seconds between two groups of clients that are asked to reconnect.
 TICK_S: Final = 0.05
+#: Seconds between the last camera and the first of the others, in which that camera comes back; but no more than this
+#: share of all the time.
+LEAD_S: Final = 0.5
+MOST_LEAD: Final = 0.2
 #: Seconds between two looks whether the others are still there.
 LOOK_EVERY_S: Final = 0.25
 #: Seconds that the router has to say which gateways there are. It may have ended too, so nobody waits for long.
@@ -36,9 +43,16 @@ class Successor(enum.StrEnum):
     NONE = "nowhere"
 
 
-def due(total: int, elapsed_s: float, over_s: float) -> int:
-    """Return how many of `total` clients are to be asked by now, evenly over `over_s` seconds. Pure."""
-    return total if elapsed_s >= over_s else min(total, math.ceil(total * elapsed_s / over_s))
+def due(cameras: int, others: int, elapsed_s: float, over_s: float) -> int:
+    """Return how many clients are to be asked by now, the cameras first, evenly over `over_s` seconds. Pure."""
+    total = cameras + others
+    if elapsed_s >= over_s:
+        return total
+    lead_s = min(LEAD_S, MOST_LEAD * over_s) if cameras and others else 0.0
+    each_s = (over_s - lead_s) / max(1, total)
+    if elapsed_s < cameras * each_s:
+        return math.ceil(elapsed_s / each_s)
+    return min(total, cameras + max(0, math.ceil((elapsed_s - lead_s) / each_s) - cameras))
 
 
 class Drain:
@@ -136,12 +150,15 @@ class Drain:
     async def _spread(self, over_s: float, successor: Successor) -> bool:
         """Ask the clients, a few at a time; return False when those that are left have nowhere to go any more."""
         loop, context = asyncio.get_running_loop(), self._context
-        leaving: list[OpenSocket | MovingPicture] = [*context.sockets, *context.moving_pictures]
+        cameras: set[object] = {publication.publisher for publication in context.hub.publications()}
+        leaving: list[OpenSocket | MovingPicture] = [*context.moving_pictures, *context.sockets]
+        leaving.sort(key=cameras.__contains__)  # taken from the end
         total, began = len(leaving), loop.time()
+        first = sum(client in cameras for client in leaving)
         look_at = began + LOOK_EVERY_S
         while leaving and (context.sockets or context.moving_pictures):
             now = loop.time()
-            for _ in range(due(total, now - began, over_s) - (total - len(leaving))):
+            for _ in range(due(first, total - first, now - began, over_s) - (total - len(leaving))):
                 _ask(leaving.pop(), context)
             if now >= look_at:
                 successor = await self._look(successor)

@@ -33,13 +33,16 @@ async def test_gateways_that_all_end_do_not_wait_for_each_other(watchout: Any, c
 async def test_a_gateway_whose_others_are_at_another_port_serves_on_while_it_says_that_it_drains(
     watchout: Any, clients: Clients
 ) -> None:
-    """A balancer needs a moment to notice; whoever comes meanwhile is not refused."""
+    """A balancer needs a moment to notice; whoever comes meanwhile is not refused. A camera is the first that goes."""
     started: Watchout = watchout(environ={"DRAIN_SPREAD_S": "3600"})
     first = started.one("gateway")
     second = started.start("gateway", {"WATCHOUT_PORT": str(free_port())})
     await asyncio.to_thread(second.wait_for_output, "router joined")
     token = started.token()
-    before = [await clients.viewer(started.url, token) for _ in range(3)]
+    viewers = [await clients.viewer(started.url, token) for _ in range(3)]
+    camera = await clients.camera(started.url, token)
+    await camera.register()
+    before = [*viewers, camera]
     first.send_signal(signal.SIGTERM)
 
     async def drains() -> bool:
@@ -52,8 +55,9 @@ async def test_a_gateway_whose_others_are_at_another_port_serves_on_while_it_say
     await eventually(drains, COMES_S)
     await eventually(lambda: not all(viewer.open for viewer in before), COMES_S)
     told = [viewer for viewer in before if not viewer.open]
-    assert {await viewer.closed() for viewer in told} == {1012}
-    assert {viewer.connection.close_reason for viewer in told} == {RECONNECT_NOW}
+    assert told == [camera]
+    assert await camera.closed() == 1012
+    assert camera.connection.close_reason == RECONNECT_NOW
     late = await clients.viewer(started.url, token)
     assert late.open
     # The other one ends: those that are left have nowhere to go, and are not kept waiting.

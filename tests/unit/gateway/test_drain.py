@@ -14,18 +14,45 @@ from watchout.common.errors import RECONNECT_NOW, RESTART, RouterUnavailable
 from watchout.common.metric_names import DRAINING
 from watchout.common.metrics import Metrics
 from watchout.gateway import drain as module
-from watchout.gateway.drain import Drain, due
+from watchout.gateway.drain import LEAD_S, MOST_LEAD, Drain, due
 
 SECONDS = st.floats(0, 10_000, allow_nan=False)
 
 
-@given(st.integers(0, 50_000), SECONDS, SECONDS, SECONDS)
-def test_all_are_asked_in_the_end_and_none_is_taken_back(total: int, one: float, other: float, over_s: float) -> None:
+@given(st.integers(0, 5_000), st.integers(0, 50_000), SECONDS, SECONDS, SECONDS)
+def test_all_are_asked_in_the_end_and_none_is_taken_back(
+    cameras: int, others: int, one: float, other: float, over_s: float
+) -> None:
     earlier, later = sorted((one, other))
-    assert 0 <= due(total, earlier, over_s) <= due(total, later, over_s) <= total
-    assert due(total, over_s, over_s) == total
-    if over_s:
-        assert due(total, later, over_s) >= min(total, total * later / over_s)
+    total = cameras + others
+    assert 0 <= due(cameras, others, earlier, over_s) <= due(cameras, others, later, over_s) <= total
+    assert due(cameras, others, over_s, over_s) == total
+    if over_s and not (cameras and others):
+        assert due(cameras, others, later, over_s) >= min(total, total * later / over_s) * 0.999
+
+
+@given(st.integers(1, 500), st.integers(1, 5_000), st.floats(0.1, 100))
+def test_between_the_last_camera_and_the_others_is_time_for_it_to_come_back(
+    cameras: int, others: int, over_s: float
+) -> None:
+    steps = [over_s * step / 1000 for step in range(1001)]
+    asked = [due(cameras, others, at, over_s) for at in steps]
+    last_camera = max(at for at, count in zip(steps, asked, strict=True) if count < cameras)
+    first_other = min(at for at, count in zip(steps, asked, strict=True) if count > cameras)
+    assert first_other - last_camera >= min(LEAD_S, MOST_LEAD * over_s) - over_s / 500
+    # Evenly: no more come in a tenth of the time than their share, as far as time is left beside the pause.
+    most = max(after - before for before, after in zip(asked, asked[100:], strict=False))
+    assert most <= (cameras + others) * 0.1 / (1 - MOST_LEAD) + 2
+
+
+async def test_cameras_are_asked_first() -> None:
+    place = Place(6, shared=True)
+    cameras = list(place.context.sockets)[2:4]
+    place.context.hub = SimpleNamespace(publications=lambda: [SimpleNamespace(publisher=each) for each in cameras])
+    gone: list[int] = []
+    place.on_asked = lambda: gone.append(sum(each in place.context.sockets for each in cameras))
+    await place.ends()
+    assert gone == [1, 0, 0, 0, 0, 0]
 
 
 class Client:
@@ -56,6 +83,7 @@ class Place:
         )
         self.context: Any = SimpleNamespace(
             settings=SimpleNamespace(drain_spread_s=0.2, drain_s=30.0), metrics=Metrics(), router=router,
+            hub=SimpleNamespace(publications=list),
             sockets=set(), moving_pictures=set(), all_gone=asyncio.Event(), draining=False, closed=False,
         )  # fmt: skip
         self.context.sockets.update(Client(self) for _ in range(clients))
