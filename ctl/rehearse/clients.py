@@ -232,10 +232,15 @@ class Clients:
     # ── what all share ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _client(self, token: int, stream: str) -> Client:
+        was_online = False
+
         def on_phase(change: PhaseChanged) -> None:
-            if change.phase is ConnectionPhase.ONLINE:
+            nonlocal was_online
+            ended = change.phase is ConnectionPhase.CLOSED and change.reason and was_online  # for good
+            was_online = change.phase is ConnectionPhase.ONLINE
+            if was_online:
                 self._stream(stream).connections += 1
-            elif change.phase is ConnectionPhase.WAITING:
+            elif change.phase is ConnectionPhase.WAITING or ended:
                 code = change.code if CODE.fullmatch(change.code) else OTHER_CODE
                 self.counts.lost[code] = self.counts.lost.get(code, 0) + 1
                 self.counts.fault(f"connection lost: {printable(change.reason)}")

@@ -221,7 +221,10 @@ class Conductor:
         hops, watched, dropped = [], [], {}
         if observer is not None:
             self._on_stage("asking the system what it saw")
-            explained = compare(counts.streams, await observer.memories(counts.streams, crew.begin_ms))
+            memories = await observer.memories(counts.streams, crew.begin_ms)
+            explained = compare(
+                counts.streams, memories, await observer.streamless(memories, crew.begin_ms), counts.lost
+            )
             await asyncio.sleep(SETTLE_S)
             await observer.look(crew.at_s)
             hops, watched = await observer.hops(), observer.watched.processes()

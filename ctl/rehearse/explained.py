@@ -10,11 +10,13 @@ import msgspec
 from watchout.common.why.answer import WhyAnswer
 from watchout.common.why.incident import Incident, IncidentKind
 from watchout.ctl.rehearse.figures import StreamTally
-from watchout.ctl.why.past import incident_sentence
+from watchout.ctl.why.past import cause_of_code, incident_sentence
 from watchout.ctl.why.sentence import WhyFacts, listed
 
 #: Streams that are asked about at most.
 MAX_STREAMS: Final = 20
+#: Users that are asked about at most: for ends of connections that had no stream yet.
+MAX_USERS: Final = 20
 #: Frames for each connection by which two counts may differ: they were under way when it ended.
 UNDER_WAY: Final = 4
 #: Share by which counts of frames may differ besides.
@@ -28,6 +30,7 @@ class StreamMemory(msgspec.Struct, kw_only=True):
 
     Attributes:
         closes: How many ended, by cause.
+        users: The users that they were of.
         frames_out: Frames that were written to them.
         dropped: Frames that were not, by reason.
         incomplete: Why something may be missing; empty when nothing is.
@@ -35,6 +38,7 @@ class StreamMemory(msgspec.Struct, kw_only=True):
     """
 
     closes: dict[str, int] = {}
+    users: set[str] = set()
     frames_out: int = 0
     dropped: dict[str, int] = {}
     incomplete: str = ""
@@ -86,6 +90,21 @@ def memory_of(facts: WhyFacts, *, began_ms: int) -> StreamMemory:
     return found
 
 
+def streamless_of(facts: WhyFacts, *, began_ms: int) -> dict[str, int]:
+    """Return how many connections of a user ended before they had a stream, by cause.
+
+    Args:
+        facts: What was answered about the user.
+        began_ms: When the rehearsal began, in ms since the epoch: what was before is not counted.
+    """
+    found: dict[str, int] = {}
+    for answer in facts.answers:
+        for each in answer.incidents:
+            if each.what == IncidentKind.CLOSED and not each.streams and each.at >= began_ms:
+                _sum(found, {incident_sentence(each, answer.name).cause: each.count})
+    return found
+
+
 def is_whole(found: StreamMemory, *, connections: int) -> bool:
     """Return whether asking again would tell nothing more: the ends of so many connections are there, or forgotten."""
     return found.forgotten or (not found.incomplete and sum(found.closes.values()) >= connections)
@@ -99,6 +118,8 @@ def about(incident: Incident, stream: str) -> bool:
 def _add(found: StreamMemory, incident: Incident, answer: WhyAnswer) -> None:
     cause = incident_sentence(incident, answer.name).cause
     found.closes[cause] = found.closes.get(cause, 0) + incident.count
+    if incident.user:
+        found.users.add(incident.user)
     found.frames_out += int(incident.numbers.get("frames_out", 0))
     for name, count in incident.numbers.items():
         if name.startswith(_PREFIX):
@@ -106,14 +127,24 @@ def _add(found: StreamMemory, incident: Incident, answer: WhyAnswer) -> None:
             found.dropped[reason] = found.dropped.get(reason, 0) + int(count)
 
 
-def compare(counted: Mapping[str, StreamTally], remembered: Mapping[str, StreamMemory]) -> Explanations:
+def compare(
+    counted: Mapping[str, StreamTally],
+    remembered: Mapping[str, StreamMemory],
+    streamless: Mapping[str, int] | None = None,
+    lost: Mapping[str, int] | None = None,
+) -> Explanations:
     """Compare the two, stream by stream.
 
     Args:
         counted: What clients counted, by stream.
         remembered: What gateways remember, of some of these streams.
+        streamless: Ends of connections of the same users that had no stream yet, by cause: clients count them for the
+            stream that they came for.
+        lost: Connections that clients lost, by the code of the reason. Where that says the cause, gateways have to say
+            the same of as many.
     """
     result = Explanations(of_streams=len(counted), unexplained=None, notes=[])
+    missing = 0
     if len(remembered) < len(counted):
         result.notes.append(f"{len(remembered)} of {len(counted)} streams were asked about")
     for stream, memory in remembered.items():
@@ -128,16 +159,28 @@ def compare(counted: Mapping[str, StreamTally], remembered: Mapping[str, StreamM
         result.written += memory.frames_out
         _sum(result.closes, memory.closes)
         _sum(result.dropped, memory.dropped)
+        missing += max(0, clients.connections - sum(memory.closes.values()))
         result.unexplained = (result.unexplained or 0) + _unexplained(clients, memory)
+    if result.unexplained is not None and missing and streamless:
+        _sum(result.closes, streamless)
+        missing -= sum(streamless.values())
+    if result.unexplained is not None:
+        result.unexplained += max(0, missing)
+    if result.unexplained is not None and result.streams == result.of_streams:
+        for code, count in (lost or {}).items():
+            cause = cause_of_code(code)
+            if cause is not None and (others := count - result.closes.get(cause, 0)) > 0:
+                result.notes.append(f"{others} of {count} that clients lost by {code} ended otherwise for the gateways")
+                result.unexplained += others
     return result
 
 
 def _unexplained(clients: StreamTally, memory: StreamMemory) -> int:
-    closes = max(0, clients.connections - sum(memory.closes.values()))
+    """Return the frames that are in the clients' counts alone."""
     near = UNDER_WAY * clients.connections + TOLERANCE * (clients.received + clients.missing)
     drops = clients.missing - sum(memory.dropped.values())
     unwritten = clients.received - memory.frames_out
-    return closes + sum(int(each - near) for each in (drops, unwritten) if each > near)
+    return sum(int(each - near) for each in (drops, unwritten) if each > near)
 
 
 def _sum(total: dict[str, int], more: Mapping[str, int]) -> None:

@@ -17,7 +17,7 @@ from watchout.common.latency.rows import HopFigures, merge_replies, page_of
 from watchout.common.settings import Settings
 from watchout.ctl.bus_client import joined, stats_without_streams
 from watchout.ctl.environment import Failure
-from watchout.ctl.rehearse.explained import StreamMemory, is_whole, memory_of, sampled
+from watchout.ctl.rehearse.explained import MAX_USERS, StreamMemory, is_whole, memory_of, sampled, streamless_of
 from watchout.ctl.rehearse.figures import StreamTally
 from watchout.ctl.rehearse.memory import Watched
 from watchout.ctl.why.survey import survey
@@ -109,6 +109,19 @@ class Observer:
             found[stream] = await _until_told(
                 partial(self._memory, stream, began_ms), partial(is_whole, connections=connections), give_up_at
             )
+        return found
+
+    async def streamless(self, remembered: Mapping[str, StreamMemory], began_ms: int) -> dict[str, int]:
+        """Return how many connections of the users of these streams ended before they had one, by cause.
+
+        Args:
+            remembered: What gateways remember of the streams.
+            began_ms: When the rehearsal began, in ms since the epoch.
+        """
+        found: Counter[str] = Counter()
+        for user in sorted({user for memory in remembered.values() for user in memory.users})[:MAX_USERS]:
+            with contextlib.suppress(Failure):
+                found.update(streamless_of(await survey(self._settings, user), began_ms=began_ms))
         return found
 
     async def _memory(self, stream: str, began_ms: int) -> StreamMemory:

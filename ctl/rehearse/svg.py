@@ -16,6 +16,8 @@ TOP: Final = 12
 BOTTOM: Final = 24
 #: Lines across, about.
 TICKS: Final = 4
+#: Values below it are drawn as nothing.
+LEAST: Final = 1e-9
 COLOURS: Final = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a")
 
 
@@ -66,7 +68,7 @@ def plot(curves: Sequence[Curve], *, unit: str, limit: float | None = None) -> s
 
 def ticks(most: float) -> list[float]:
     """Return round numbers from 0 up to at least `most`, about `TICKS` of them above 0."""
-    if not most > 0 or math.isinf(most):
+    if not most >= LEAST or math.isinf(most):
         return [0.0, 1.0]
     rough = most / TICKS
     power = 10.0 ** math.floor(math.log10(rough))

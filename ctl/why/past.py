@@ -48,6 +48,11 @@ _BY_CODE: Final = {
 }
 
 
+def cause_of_code(code: str) -> str | None:
+    """Return the cause of a close whose last error had this code, after the client had signed in; None: no such one."""
+    return None if code.startswith("AUTH_") or code not in _BY_REASON else _BY_REASON[code][0]
+
+
 def incident_sentence(incident: Incident, process: str) -> Sentence:
     """Return the sentence about one incident; of a kind that is not known here, its words as they are.
 

@@ -43,6 +43,7 @@ from watchout.client.connection_parts import (
 from watchout.client.errors import (
     TRANSIENT,
     Disconnected,
+    Refused,
     SessionEnded,
     TakenOver,
     TokenRefused,
@@ -520,7 +521,8 @@ class ConnectionCore(ABC):
     def _fail(self, error: Exception) -> list[Command]:
         self._step = Step.CLOSED
         self._requests.clear()
-        return [CloseSocket(), *self._phase_changed(str(error)), *self._on_failed(error), Failed(error)]
+        code = error.code if isinstance(error, Refused | Disconnected) else ""
+        return [CloseSocket(), *self._phase_changed(str(error), code=code), *self._on_failed(error), Failed(error)]
 
     def fail(self, error: Exception) -> list[Command]:
         """Close for good because of an error in the driver."""

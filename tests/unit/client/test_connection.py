@@ -73,6 +73,7 @@ def test_the_last_error_of_the_gateway_is_quoted() -> None:
     run = online()
     run.say("error", code="STREAM_TAKEN_OVER", message="another socket registered it")
     run.close(4501, "STREAM_TAKEN_OVER")
+    assert (run.phases[-1].phase, run.phases[-1].code) == (CLOSED, "STREAM_TAKEN_OVER")
     assert "4501 STREAM_TAKEN_OVER (STREAM_TAKEN_OVER: another socket registered it)" in str(run.error)
 
 

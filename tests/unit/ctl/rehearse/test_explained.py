@@ -16,6 +16,7 @@ from watchout.ctl.rehearse.explained import (
     is_whole,
     memory_of,
     sampled,
+    streamless_of,
 )
 from watchout.ctl.rehearse.figures import StreamTally
 from watchout.ctl.why.sentence import WhyFacts
@@ -25,8 +26,8 @@ BEGAN = 1_000
 
 def closed(by: str = "client", stream: str = "s", code: int = 1000, count: int = 1, **numbers: float) -> Incident:
     return Incident(
-        what=IncidentKind.CLOSED, at=1, streams=(stream,), connection="g/1.1", code=code, by=by, numbers=numbers,
-        count=count, summed=count > 1,
+        what=IncidentKind.CLOSED, at=BEGAN + 1, streams=(stream,) if stream else (), user="ann", connection="g/1.1",
+        code=code, by=by, numbers=numbers, count=count, summed=count > 1,
     )  # fmt: skip
 
 
@@ -50,7 +51,10 @@ def test_the_memory_of_a_stream_in_numbers() -> None:
         began_ms=BEGAN,
     )
     assert found == StreamMemory(
-        closes={"left": 22, "lost": 1, "session_ended": 1}, frames_out=5150, dropped={"window": 48, "gone": 2}
+        closes={"left": 22, "lost": 1, "session_ended": 1},
+        users={"ann"},
+        frames_out=5150,
+        dropped={"window": 48, "gone": 2},
     )
 
 
@@ -96,6 +100,37 @@ NEAR = 2 * UNDER_WAY + 6
 )
 def test_what_the_clients_alone_have_counted_is_unexplained(memory: StreamMemory, unexplained: int) -> None:
     assert compare({"s": CLIENTS}, {"s": memory}).unexplained == unexplained
+
+
+def test_what_ended_before_it_had_a_stream_is_known_by_its_user() -> None:
+    asked = facts(
+        closed(by="gateway", stream="", code=1013),
+        closed(by="gateway", stream="", code=1013, count=7),
+        closed(stream="s"),
+    )
+    assert streamless_of(asked, began_ms=BEGAN) == {"try_later": 8}
+    assert streamless_of(asked, began_ms=BEGAN + 2) == {}, "those of before the rehearsal"
+    assert memory(closed(), closed(), Incident(what=IncidentKind.CLOSED, at=1, streams=("s",))).users == {"ann"}
+
+    memories = {"s": StreamMemory(closes={"left": 2}, frames_out=1000, dropped={"slow": 200})}
+    came = StreamTally(connections=9, received=1000, missing=200)
+    for ended, unexplained in ((None, 7), ({"connection_limit": 5}, 2), ({"connection_limit": 5, "restart": 4}, 0)):
+        found = compare({"s": came}, memories, ended)
+        assert found.unexplained == unexplained
+        assert found.closes == {"left": 2, **(ended or {})}
+    assert compare({"s": CLIENTS}, memories, {"connection_limit": 5}).closes == {"left": 2}, "those are of others"
+
+
+def test_gateways_have_to_say_the_same_of_a_close_as_the_client_was_told() -> None:
+    memories = {"s": StreamMemory(closes={"session_ended": 1, "left": 1}, frames_out=1000, dropped={"slow": 200})}
+    for lost, unexplained in (
+        ({"SESSION_ENDED": 1, "CLOSED_BY_GATEWAY": 1, "AUTH_FAILED": 5}, 0),
+        ({"SESSION_ENDED": 2}, 1),
+        ({"SLOW_CONSUMER": 1, "STREAM_TAKEN_OVER": 1}, 2),
+    ):
+        found = compare({"s": CLIENTS}, memories, lost=lost)
+        assert (found.unexplained, len(found.notes)) == (unexplained, unexplained)
+    assert compare({"s": CLIENTS, "t": CLIENTS}, memories, lost={"SLOW_CONSUMER": 1}).unexplained == 0, "it may be of t"
 
 
 def test_streams_are_summed_and_those_not_asked_about_are_told() -> None:
