@@ -9,7 +9,6 @@ the process reports that it is ready and its exit code, and the keeper asks it t
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import select
@@ -20,11 +19,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-
-import click
+from typing import Any, Final, NamedTuple
 
 from watchout.common.process import starter
 from watchout.common.process.link import receive, send
@@ -40,8 +36,7 @@ POLL_S: Final = 1.0
 _PR_SET_PDEATHSIG: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class ChildProcess:
+class ChildProcess(NamedTuple):
     """The process that a `Keeper` runs; made by `command_of` from the command line.
 
     Attributes:
@@ -302,6 +297,8 @@ def _die_with(keeper: int) -> Callable[[], None] | None:
     """
     if not sys.platform.startswith("linux"):
         return None
+    import ctypes  # for other programs alone
+
     libc = ctypes.CDLL(None, use_errno=True)
 
     def prepare() -> None:
@@ -328,23 +325,51 @@ def command_of(words: Sequence[str]) -> ChildProcess:
     return ChildProcess(Path(words[0]).name, tuple(words), own=False)
 
 
-@click.command(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "allow_interspersed_args": False}
-)
-@click.version_option(package_name="watchout", prog_name="watchout-keep")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
-def main(command: tuple[str, ...]) -> None:
-    """Run a process, restart it when it dies, and end it when its starter is gone.
+def keep(command: Sequence[str]) -> int:
+    """Run a command until it ends for good. Returns the exit code.
 
-    COMMAND is router, gateway or mlbridge with its options, or any other command. A process of watchout is restarted
-    however it ended, after growing pauses if it keeps ending; it is not restarted after exit code 2 (wrong settings)
-    or if its first start failed. Any other command is restarted if a signal ended it.
-
-    Under honcho, which sets HONCHO_PROCESS_NAME, the keeper ends when honcho is gone or its output has no reader.
-    Otherwise it runs until SIGTERM or SIGINT. SIGHUP is forwarded to the process.
+    Args:
+        command: ``router``, ``gateway`` or ``mlbridge`` with its options, or any other command.
     """
-    keeper = Keeper(command_of(command), starter.find(os.environ))
-    sys.exit(keeper.run())
+    return Keeper(command_of(command), starter.find(os.environ)).run()
+
+
+def main() -> None:
+    """The program ``watchout-keep``: keeps a command, or explains itself."""
+    words = sys.argv[1:]
+    if words and not words[0].startswith("-"):
+        sys.exit(keep(words))
+    _read_options()
+
+
+def _read_options() -> None:
+    """Handle a command line that begins with an option, or is empty. click is loaded for it alone: it takes more memory
+    than all else that a keeper loads.
+    """
+    import click
+
+    @click.command(
+        context_settings={
+            "help_option_names": ["-h", "--help"],
+            "max_content_width": 100,
+            "allow_interspersed_args": False,
+        }
+    )
+    @click.version_option(package_name="watchout", prog_name="watchout-keep")
+    @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
+    def read(command: tuple[str, ...]) -> None:
+        """Run a process, restart it when it dies, and end it when its starter is gone.
+
+        COMMAND is router, gateway or mlbridge with its options, or any other command. A process of watchout is
+        restarted however it ended, after growing pauses if it keeps ending; it is not restarted after exit code 2
+        (wrong settings) or if its first start failed. Any other command is restarted if a signal ended it.
+
+        Under honcho, which sets HONCHO_PROCESS_NAME, the keeper ends when honcho is gone or its output has no reader.
+        Otherwise it runs until SIGTERM or SIGINT. SIGHUP is forwarded to the process.
+        """
+        sys.exit(keep(command))
+
+    read()
 
 
 if __name__ == "__main__":

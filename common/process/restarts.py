@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections import deque
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from watchout.common.toolbox.retry import backoff_s
 
@@ -31,8 +30,7 @@ END: Final = b"E"
 WRONG_SETTINGS: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
-class StartAgain:
+class StartAgain(NamedTuple):
     """Decision of `Restarts`: the keeper starts the process again after `after_s` seconds. `says` is the sentence to
     log.
     """
@@ -41,8 +39,7 @@ class StartAgain:
     says: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(NamedTuple):
     """Decision of `Restarts`: the keeper ends, with this exit code.
 
     `says` is the sentence to log; empty when the process has logged the cause itself.

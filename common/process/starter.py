@@ -15,9 +15,8 @@ import signal
 import stat
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 #: Variable with the process id of the make that ran honcho; the Makefile sets it.
 MAKE_VARIABLE: Final = "WATCHOUT_STARTER"
@@ -25,8 +24,7 @@ MAKE_VARIABLE: Final = "WATCHOUT_STARTER"
 MOST_GENERATIONS: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Ancestor:
+class Ancestor(NamedTuple):
     """A process above the keeper (honcho or make) that must be alive for the keeper to go on. Found by `find`.
 
     `born` is its start time in clock ticks, by which a later process with the same id is recognised; 0: unknown.
@@ -36,8 +34,7 @@ class Ancestor:
     born: int
 
 
-@dataclass(frozen=True, slots=True)
-class Starter:
+class Starter(NamedTuple):
     """The processes that started this one: honcho, and make above it. Found by `find`, kept by `Keeper`.
 
     Attributes:
@@ -68,7 +65,8 @@ class Starter:
 
     def to_state(self) -> dict[str, Any]:
         """Return the value for JSON."""
-        return asdict(self)
+        ancestors = [{"pid": each.pid, "born": each.born} for each in self.ancestors]
+        return {"ancestors": ancestors, "writer": self.writer, "gone": self.gone}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Starter:
@@ -197,8 +195,7 @@ def output_is_dead(pid: int) -> bool:
         os.close(fd)
 
 
-@dataclass(frozen=True, slots=True)
-class _ProcessInfo:
+class _ProcessInfo(NamedTuple):
     """A process as /proc or ps(1) shows it: its id, its parent's, its start time in clock ticks, and its command."""
 
     pid: int

@@ -69,3 +69,37 @@ def test_the_tool_loads_what_its_command_needs():
     assert done.returncode == 0, done.stderr
     assert "Commands:" in done.stdout
     assert too_much("ctl", loaded(done.stdout)) == {}
+
+
+def test_a_keeper_loads_next_to_nothing():
+    """There is one for each process, and all that it does is to wait."""
+    program = """
+import atexit, sys
+atexit.register(lambda: print("LOADED", *sys.modules, flush=True))
+from watchout.common.process.keeper import main
+main()
+"""
+    script = str(BIN / "watchout-keep")
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.argv = [{script!r}, 'router', '--unknown']\n{program}"],
+        env=clean_environ(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr  # wrong usage is not tried again
+    modules = loaded(done.stdout)
+    assert "subprocess" in modules  # what it has is told
+    assert (
+        modules & {"asyncio", "click", "ctypes", "dataclasses", "inspect", "logging", "msgspec", "structlog"} == set()
+    )
+
+
+def test_a_keeper_refuses_options_that_it_does_not_have():
+    def ran(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(BIN / "watchout-keep"), *words], env=clean_environ(), capture_output=True, text=True, timeout=60
+        )
+
+    for words in ((), ("--unknown", "router")):
+        refused = ran(*words)
+        assert refused.returncode == 2
+        assert refused.stderr.startswith("Usage: watchout-keep")
+    assert ran("--", "sh", "-c", "exit 3").returncode == 3
