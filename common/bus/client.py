@@ -48,6 +48,7 @@ from watchout.common.bus.reply_records import R, read_reply
 from watchout.common.bus.router_clock import RouterClock
 from watchout.common.bus.transport import OpenMemberTransport
 from watchout.common.errors import BusError, RouterUnavailable
+from watchout.common.process import descriptors
 from watchout.common.toolbox.futures import retrieve_exception
 
 #: Requests that may wait for the router at once; further ones fail at once.
@@ -362,7 +363,8 @@ class BusClient:
             self._live_at, self._absence_logged, self._log_absence_at = now, False, now + MISSING_AFTER_S
         elif now >= self._log_absence_at:
             self._absence_logged, self._log_absence_at = True, now + MISSING_AGAIN_S
-            _log.warning("the router is missing", reason=self._transport.explain_absence(), **self._where)
+            reason = descriptors.none_left() or self._transport.explain_absence()
+            _log.warning("the router is missing", reason=reason, **self._where)
 
     def _run(self, actions: list[Action]) -> None:
         """Perform the actions of the membership, in order."""

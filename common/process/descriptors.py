@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 
@@ -32,6 +33,16 @@ def count_open() -> int | None:
         with contextlib.suppress(OSError):
             # From Linux 6.2 on the size of the directory is the number; otherwise count the entries.
             return os.stat(directory).st_size if _HAS_COUNT else len(os.listdir(directory))  # noqa: PTH116, PTH208
+    return None
+
+
+def none_left() -> str | None:
+    """Return a sentence that says that this process cannot open any more files or sockets; None: it can."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as exc:
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            return f"{limit()} file descriptors are in use: raise the limit of this process (ulimit -n, LimitNOFILE)"
     return None
 
 

@@ -1,11 +1,14 @@
-"""A router with few file descriptors, and strangers at its port for bridges who would take them all."""
+"""Few file descriptors, or none left: strangers take none from a router, and who has none lives and says so."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import resource
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -103,5 +106,68 @@ async def test_strangers_take_no_descriptor_that_the_router_needs(site: Site, cl
             site.bridge(stub, await site.new_key("later"))
             await flows(4)
         assert site.router.running
+    finally:
+        await stub.stop()
+
+
+def take_free_descriptors(process: Process) -> bool:
+    """Let a process open nothing more; whether it could have opened something since the last call."""
+    used = {int(each.name) for each in Path(f"/proc/{process.pid}/fd").iterdir()}
+    free = next(number for number in itertools.count() if number not in used)
+    limit, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (free, most))
+    return free < limit
+
+
+@contextlib.asynccontextmanager
+async def no_more_descriptors(*processes: Process) -> AsyncIterator[None]:
+    """They can open nothing while the block lasts, also not in place of what they close at its beginning."""
+    before = {process.pid: resource.prlimit(process.pid, resource.RLIMIT_NOFILE) for process in processes}
+    try:
+        settled = 0
+        while settled < 20:
+            found = [take_free_descriptors(process) for process in processes]
+            settled = 0 if any(found) else settled + 1
+            await asyncio.sleep(0.05)
+        yield
+    finally:
+        for pid, limits in before.items():
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+
+async def test_gateway_and_bridge_without_any_descriptor_live_say_so_and_join_when_they_have_one(
+    watchout: Any, clients: Clients
+) -> None:
+    stub = MlStub()
+    stub.mode = "answer"
+    await stub.start()
+    try:
+        port = free_port()
+        started: Watchout = watchout(
+            start=False, expected=("a task failed and goes on", "Traceback"),
+            environ={"ROUTER_LISTEN": f"tcp://127.0.0.1:{port}", "ALERT_COOLDOWN_S": "0"},
+        )  # fmt: skip
+        site = Site(started, port)
+        await site.begin()
+        async with cameras(site, clients, ["cam"]):
+            viewer = await clients.viewer(started.url, started.token())
+            await viewer.subscribe("cam")
+            bridge, gateway = site.bridge(stub, await site.new_key("ml")), started.one("gateway")
+            await eventually(lambda: stub.requests, COMES_S)
+            site.router.kill()
+            await eventually(lambda: "router lost" in gateway.output and "router is away" in bridge.output, COMES_S)
+            async with no_more_descriptors(gateway, bridge):
+                site.router = started.start("router")
+                with quiet(gateway), quiet(bridge):
+                    for process in (gateway, bridge):
+                        await eventually(
+                            lambda process=process: "file descriptors are in use" in process.output, COMES_S
+                        )
+                    frames = len(viewer.frames)
+                    await eventually(lambda: len(viewer.frames) > frames + 5, COMES_S, "who is in gets frames")
+            asked, frames = len(stub.requests), len(viewer.frames)
+            await eventually(lambda: len(stub.requests) > asked + 2 and len(viewer.frames) > frames + 5, COMES_S)
+        assert viewer.open
+        site.close()
     finally:
         await stub.stop()
