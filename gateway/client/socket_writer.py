@@ -114,21 +114,30 @@ class ClientSocketWriter(abc.ABC):
         """Send a ready-made reply, alert or status after those that wait; closes a client whose queue is full."""
         if self.closing:
             return
-        if wire.is_error(message):
+        timed = message if type(message) is TimedMessage else None
+        if timed is None and wire.is_error(message):
             self._context.metrics.count(metric_names.CLIENT_ERRORS)
             self._context.recorder.error(self.tally, self._user_id, message)
-        try:
-            write = self._outbound_queue.offer_message(message)
-        except OutboundQueueFull as full:
-            _log.info("viewer closed: its outbound queue is full", messages=full.messages, bytes=full.pending_bytes)
-            self.tally.waiting = full.messages, full.pending_bytes
-            self.close_slow()
+        queue = self._outbound_queue
+        if queue.blocked:
+            try:
+                queue.offer_message(message)
+            except OutboundQueueFull as full:
+                _log.info("viewer closed: its outbound queue is full", messages=full.messages, bytes=full.pending_bytes)
+                self.tally.waiting = full.messages, full.pending_bytes
+                self.close_slow()
             return
-        if write:
-            self._sent_at = self._loop.time()
-            self._transport.write(message)
-            if type(message) is TimedMessage:
-                self._context.router.latency.on_alert_written(message)
+        self._sent_at = self._loop.time()
+        self._transport.write(message)
+        if timed is not None:
+            self._note_written(timed)
+
+    def _note_written(self, message: TimedMessage) -> None:
+        """Let the ledger know that an alert was written, now or with those to other sockets."""
+        if message.is_fanned_out:
+            message.written += 1
+        else:
+            self._context.router.latency.on_alert_written(message)
 
     def send_ping(self, data: bytes) -> None:
         """Send a WebSocket ping with these bytes, unless the kernel takes none: it would tell of what waits here."""

@@ -21,6 +21,7 @@ from watchout.gateway.hub.newest_frames import NewestFrames
 from watchout.gateway.hub.reports import RouterReports
 from watchout.gateway.hub.streams import LocalStream, Publication, StreamTable, ToMembers, Write
 from watchout.gateway.hub.subscription import DropReason, Subscription
+from watchout.gateway.latency.timed_message import TimedMessage
 
 #: Frame ids have 32 bits on the wire; after this one a stream starts again at 1.
 MAX_FRAME_ID: Final = 2**32 - 1
@@ -30,6 +31,8 @@ MAX_MS: Final = 2**63
 ALERTS_REMEMBERED: Final = 65_536
 #: Most live alerts that are held back for a viewer while recent ones are fetched for it.
 MAX_HELD_ALERTS: Final = 256
+#: The ledger is told of so many sockets at once to which an alert was written: they get it within a millisecond.
+TOLD_TOGETHER: Final = 128
 #: Appended to an alert's id, which has no spaces, for its acknowledgement among alerts.
 _ACKNOWLEDGED: Final = " acknowledged"
 #: Appended to a stream's id, which has no spaces, for the entry of its early frame in `NewestFrames`.
@@ -57,8 +60,11 @@ class LatencyHooks(Protocol):
     def on_frame_written(self, frame: Frame, times: int = 1) -> None:
         """Count that a stamped frame was written to so many viewers just now."""
 
-    def timed(self, message: bytes, alert: Alert, given: AlertStamps) -> bytes:
+    def timed(self, message: bytes, alert: Alert, given: AlertStamps) -> TimedMessage:
         """Return an alert's message so that it is measured when it is written."""
+
+    def on_alert_written(self, message: TimedMessage, times: int = 1) -> None:
+        """Count that an alert was written to so many sockets just now."""
 
     def forget_clock(self, stream: str) -> None:
         """Handle that the camera of a stream is gone."""
@@ -327,9 +333,14 @@ class Delivery:
             return
         self._remember(seen)
         message = wire.text_message(alert.to_json())
+        timed = None
         if stamps is not None and self._latency is not None:
-            message = self._latency.timed(message, alert, stamps)
-        viewers, publishers = self._send_alert(stream, alert.id, message, repeated_of_ms)
+            message = timed = self._latency.timed(message, alert, stamps)
+            timed.is_fanned_out = True
+        viewers, publishers = self._send_alert(stream, alert.id, message, repeated_of_ms, timed)
+        if timed is not None:
+            timed.is_fanned_out = False  # what waits in queues is told when it is written
+            self._tell_written(timed)
         if self.on_told is not None:
             self.on_told(alert.stream_id, alert.id, viewers, publishers)
 
@@ -354,10 +365,23 @@ class Delivery:
         if len(self._alerts_seen) > ALERTS_REMEMBERED:
             self._alerts_seen.popitem(last=False)
 
-    def _send_alert(self, stream: LocalStream, key: str, message: bytes, repeated_of_ms: int | None) -> tuple[int, int]:
+    def _tell_written(self, timed: TimedMessage) -> None:
+        """Tell the ledger to how many sockets an alert was written since it was told last."""
+        written, timed.written = timed.written, 0
+        if written and self._latency is not None:
+            self._latency.on_alert_written(timed, written)
+
+    def _send_alert(
+        self,
+        stream: LocalStream,
+        key: str,
+        message: bytes,
+        repeated_of_ms: int | None,
+        timed: TimedMessage | None = None,
+    ) -> tuple[int, int]:
         """Send an alert, or its acknowledgement, which have different keys; `repeated_of_ms` as in `on_alert`.
 
-        Returns how many viewers and publishers got it.
+        `timed`: the message, where the ledger is told of it. Returns how many viewers and publishers got it.
         """
         viewers = publishers = 0
         for subscription, viewer in list(stream.viewers.items()):
@@ -367,15 +391,17 @@ class Delivery:
                 repeated_of_ms < subscription.subscribed_ms or key in subscription.replayed
             ):
                 continue
-            self.alerts_out += 1
             subscription.alerts_told += 1
             viewers += 1
             if subscription.held_alerts is None:
                 viewer.send_message(message)
+                if timed is not None and timed.written >= TOLD_TOGETHER:
+                    self._tell_written(timed)
             elif len(subscription.held_alerts) < MAX_HELD_ALERTS:
                 subscription.held_alerts[key] = message
             else:  # an open connection drops no alert: the viewer will be closed
                 subscription.held_alerts_overflowed = True
+        self.alerts_out += viewers
         publication = stream.publication
         if (
             publication is not None

@@ -135,7 +135,7 @@ class LatencyRecorder:
             way_ms = accepted_ms - given.answered
             self.ledger.add(Hop.ML_TO_ACCEPTED, alert.stream_id, way_ms, time.monotonic())
 
-    def timed(self, message: bytes, alert: Alert, given: AlertStamps) -> bytes:
+    def timed(self, message: bytes, alert: Alert, given: AlertStamps) -> TimedMessage:
         """Return an alert's message so that `on_alert_written` is called for each socket that it is written to.
 
         Where the sender of an alert of the ML service did not know when its frame was captured, this gateway may.
@@ -152,16 +152,16 @@ class LatencyRecorder:
         found = self.frame_times.find(alert.stream_id, alert.frame_id, alert.timestamp, now_ms)
         return None if found is None else max(0, int(found))
 
-    def on_alert_written(self, message: TimedMessage) -> None:
-        """Count that an alert was written to a socket just now."""
+    def on_alert_written(self, message: TimedMessage, times: int = 1) -> None:
+        """Count that an alert was written to so many sockets just now."""
         given, stream = message.stamps, message.stream
         now, wall = time.monotonic(), time.time() * 1000
         if given.accepted is not None:
-            self.ledger.add(Hop.ACCEPTED_TO_WRITTEN, stream, wall - given.accepted, now)
+            self.ledger.add(Hop.ACCEPTED_TO_WRITTEN, stream, wall - given.accepted, now, times)
         if given.captured is not None:
-            self.ledger.add(Hop.GLASS_TO_ALERT, stream, wall - given.captured, now)
+            self.ledger.add(Hop.GLASS_TO_ALERT, stream, wall - given.captured, now, times)
         elif given.answered is not None:
-            self.ledger.add_unknown(stream, now)
+            self.ledger.add_unknown(stream, now, times)
 
     # ── reports ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -15,14 +15,19 @@ class TimedMessage(bytes):
     Attributes:
         stream: id of the stream.
         stamps: by the clock of this host.
+        is_fanned_out: it goes to one socket after the other just now; `Delivery` tells the ledger of several at once.
+        written: to how many sockets it was written meanwhile, of which the ledger was not told yet.
     """
 
     stream: str
     stamps: AlertStamps
+    is_fanned_out: bool
+    written: int
 
     @classmethod
     def of(cls, message: bytes, stream: str, stamps: AlertStamps) -> Self:
         """Return the message with its stream and stamps."""
         made = cls(message)
         made.stream, made.stamps = stream, stamps
+        made.is_fanned_out, made.written = False, 0
         return made

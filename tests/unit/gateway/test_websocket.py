@@ -187,3 +187,21 @@ async def test_an_alert_that_waits_for_a_full_socket_is_written_when_it_is_writt
     socket.resume_writing()
     assert written == [b"first", b"second"]
     assert wire.written[-2:] == [b"first", b"second"]
+
+
+async def test_an_alert_that_goes_to_many_sockets_counts_how_many_it_was_written_to() -> None:
+    """`Delivery` tells the ledger of them together; of one that waits, the socket tells it when it is written."""
+    told: list[bytes] = []
+    router = cast("RouterClient", SimpleNamespace(latency=SimpleNamespace(on_alert_written=told.append)))
+    alert = TimedMessage.of(b"alert", "cam", AlertStamps(accepted=1))
+    alert.is_fanned_out = True
+    sockets = [opened()[0] for _ in range(3)]
+    for socket in sockets:
+        socket._context.router = router
+    sockets[2].pause_writing()
+    for socket in sockets:
+        socket.send_message(alert)
+    assert (alert.written, told) == (2, [])
+    alert.is_fanned_out = False
+    sockets[2].resume_writing()
+    assert told == [b"alert"]

@@ -14,6 +14,7 @@ from watchout.common.latency.hops import Hop
 from watchout.common.latency.ledger import LatencyLedger, Objectives
 from watchout.common.latency.rows import histograms_of
 from watchout.common.media.frames import Frame
+from watchout.gateway.hub.delivery import TOLD_TOGETHER
 from watchout.gateway.hub.registry import Hub
 from watchout.gateway.hub.streams import Publication, PublisherSocket
 from watchout.gateway.hub.subscription import Subscription
@@ -151,11 +152,46 @@ def test_an_alert_counts_from_the_capture_of_its_frame_to_each_socket() -> None:
     of, now = recorder(), int(wall())
     message = of.timed(b"alert", alert(), AlertStamps(now - 250, now - 240, now - 230, now - 30, now - 5))
     assert message == b"alert"
-    for _ in range(3):
-        of.on_alert_written(cast("TimedMessage", message))
+    of.on_alert_written(message)
+    of.on_alert_written(message, 2)
     found = counted(of)
     assert found[Hop.GLASS_TO_ALERT] == (3, pytest.approx(250, rel=0.03))
     assert found[Hop.ACCEPTED_TO_WRITTEN] == (3, pytest.approx(5, rel=0.03))
+
+
+def test_an_alert_to_many_viewers_counts_for_each_socket_that_took_it_and_later_for_one_where_it_waited() -> None:
+    of, now = recorder(), int(wall())
+    hub, _ = published(of)
+    calls: list[int] = []
+    tell = of.on_alert_written
+    of.on_alert_written = lambda message, times=1: (calls.append(times), tell(message, times))[0]  # type: ignore[method-assign,assignment,func-returns-value]
+    waits: list[TimedMessage] = []
+
+    class Viewer:
+        full = False
+
+        def send_message(self, message: bytes) -> None:
+            if isinstance(message, TimedMessage):  # as a socket does
+                assert message.is_fanned_out
+                if self.full:
+                    waits.append(message)
+                else:
+                    message.written += 1
+
+        def send_frame(self, subscription: object, sent: Frame, now: float) -> None: ...
+
+        def on_permission_lost(self, stream: str) -> None: ...
+
+    for number in range(300):
+        subscription = Subscription("cam", Identity(user_id="ann"), video=False, alerts=True)
+        viewer = Viewer()
+        viewer.full = number == 7
+        hub.subscribe(subscription, viewer, StreamState("streaming", Owner("ann"), 1), 60.0, 1)
+    hub.delivery.on_alert(alert(), None, AlertStamps(now - 250, now - 240, now - 230, now - 30, now - 5))
+    assert counted(of)[Hop.GLASS_TO_ALERT][0] == 299
+    assert calls == [TOLD_TOGETHER, TOLD_TOGETHER, 299 - 2 * TOLD_TOGETHER]
+    (waited,) = waits
+    assert not waited.is_fanned_out
 
 
 def test_an_alert_over_http_finds_the_capture_of_its_frame_here_and_where_frames_of_the_stream_come() -> None:
@@ -171,17 +207,17 @@ def test_an_alert_over_http_finds_the_capture_of_its_frame_here_and_where_frames
     assert recorder().stamps_of(about).captured is None, "no frame of the stream comes there"
     unknown = AlertStamps(answered=int(now), accepted=int(now))
     for gateway in (here, there):  # the alert came in at another one, which did not know
-        gateway.on_alert_written(cast("TimedMessage", gateway.timed(b"a", about, unknown)))
+        gateway.on_alert_written(gateway.timed(b"a", about, unknown))
         assert counted(gateway)[Hop.GLASS_TO_ALERT] == (1, pytest.approx(OLD_MS, abs=4))
-    there.on_alert_written(cast("TimedMessage", there.timed(b"b", alert(frame_id=shown.frame_id + 50), unknown)))
-    there.on_alert_written(cast("TimedMessage", there.timed(b"c", about, AlertStamps(accepted=int(now)))))
+    there.on_alert_written(there.timed(b"b", alert(frame_id=shown.frame_id + 50), unknown))
+    there.on_alert_written(there.timed(b"c", about, AlertStamps(accepted=int(now))))
     assert counted(there)[Hop.GLASS_TO_ALERT][0] == 1, "of a frame that is not known, and of a camera"
 
 
 def test_an_alert_of_a_camera_and_one_that_names_no_frame_are_measured_from_their_acceptance_alone() -> None:
     of, now = recorder(), int(wall())
-    of.on_alert_written(cast("TimedMessage", of.timed(b"a", alert(), AlertStamps(accepted=now))))
-    of.on_alert_written(cast("TimedMessage", of.timed(b"b", alert(), AlertStamps(answered=now, accepted=now))))
+    of.on_alert_written(of.timed(b"a", alert(), AlertStamps(accepted=now)))
+    of.on_alert_written(of.timed(b"b", alert(), AlertStamps(answered=now, accepted=now)))
     total = of.ledger.totals(MONOTONIC_S).total
     assert total is not None
     assert (counted(of).keys(), total.unknown) == ({Hop.ACCEPTED_TO_WRITTEN}, 1), "one of them is of the ML service"
