@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.kit.prometheus import FASTER, RULES, faster_rules
-from tests.rules.breakage import Outcome
+from tests.kit.prometheus import FASTER, RULES, Prometheus, arms_of, faster_rules
+from tests.rules.breakage import Outcome, Watch, read, silent_arms, write
 from tests.rules.page import BEGIN, END, PAGE, rehearsed, with_outcomes
 from tests.rules.scenes import SCENES, breakages
 from watchout.ctl.app import COMMANDS
@@ -64,6 +65,25 @@ def test_in_a_rehearsal_durations_are_shorter_and_nothing_else_is_changed() -> N
     assert seconds(before) == [each * FASTER for each in seconds(after)]
     assert len(seconds(before)) > 100
     assert durations.sub("", before) == durations.sub("", after)
+
+
+def test_an_expression_is_divided_at_each_or_outside_of_brackets() -> None:
+    assert arms_of('max(a) > 0 or (b or c) and on () d == 1 or e{for="x"}') == [
+        "max(a) > 0", "(b or c) and on () d == 1", 'e{for="x"}',
+    ]  # fmt: skip
+    assert arms_of("forty > 2") == ["forty > 2"]
+
+
+def test_a_part_of_a_rule_that_nothing_made_true_is_named(tmp_path: Path) -> None:
+    rules = {"A": ["a > 1", "b > 1"], "B": ["c > 1"]}
+    watch = Watch(Prometheus(""), 1, rules=rules, arms={"A": {"a > 1"}})
+    outcome = Outcome("A", "it is stopped", 3.0, 12.0, "It.")
+    write([outcome], watch, tmp_path / "one.json")
+    watch.arms = {"B": {"c > 1"}}
+    write([], watch, tmp_path / "two.json")
+    outcomes, read_rules, seen = read(tmp_path)
+    assert (outcomes, read_rules) == ([outcome], rules)
+    assert silent_arms(read_rules, seen) == ["A: nothing made this part of it true: b > 1"]
 
 
 def test_a_duration_that_is_no_whole_number_of_seconds_is_refused() -> None:

@@ -58,9 +58,10 @@ class Prometheus:
             for row in self.ask("alerts")["alerts"]
         ]
 
-    def firing(self) -> set[str]:
-        """The names of the alerts that fire."""
-        return {alert.name for alert in self.alerts() if alert.state == "firing"}
+    def arms(self) -> dict[str, list[str]]:
+        """The expression of each alert, divided at each ``or`` that is not within brackets."""
+        rules = [rule for group in self.ask("rules")["groups"] for rule in group["rules"]]
+        return {rule["name"]: arms_of(rule["query"]) for rule in rules if rule["type"] == "alerting"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,18 @@ class Alert:
     state: str
     labels: dict[str, str]
     annotations: dict[str, str]
+
+
+def arms_of(expression: str) -> list[str]:
+    """The parts of an expression between which it says ``or``, outside of brackets: each is a cause of its own."""
+    arms, depth = [""], 0
+    for word in re.split(r"(\bor\b|[()])", expression):
+        depth += (word == "(") - (word == ")")
+        if word == "or" and depth == 0:
+            arms.append("")
+        else:
+            arms[-1] += word
+    return [arm.strip() for arm in arms]
 
 
 def faster_rules(text: str, factor: int = FASTER) -> str:

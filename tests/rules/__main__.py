@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.rules.breakage import read
+from tests.rules.breakage import read, silent_arms
 from tests.rules.page import PAGE, with_outcomes
 
 
 def main() -> None:
     """Write it."""
-    outcomes = read(Path(sys.argv[1]))
+    outcomes, rules, seen = read(Path(sys.argv[1]))
+    if silent := silent_arms(rules, seen):
+        sys.exit("\n".join(silent))
     PAGE.write_text(with_outcomes(PAGE.read_text(), outcomes))
     print(f"{len(outcomes)} alerts fired and ended: {PAGE}")
 

@@ -98,6 +98,10 @@ class Watch:
     #: Every alert that fired, by name and labels, as it was told last.
     ever: dict[tuple[str, str], Alert] = field(default_factory=dict)
     looks: int = 0
+    #: Of each rule that fired, the arms of its expression that had data meanwhile.
+    arms: dict[str, set[str]] = field(default_factory=dict)
+    #: All arms of each rule.
+    rules: dict[str, list[str]] = field(default_factory=dict)
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[Watch]:
@@ -114,9 +118,16 @@ class Watch:
         while True:
             alerts = await asyncio.to_thread(self.seen.alerts)
             self.firing = [alert for alert in alerts if alert.state == "firing"]
+            await asyncio.to_thread(self._note_arms)
             self.ever |= {(alert.name, json.dumps(alert.labels)): alert for alert in self.firing}
             self.looks += 1
             await asyncio.sleep(LOOK_EVERY_S)
+
+    def _note_arms(self) -> None:
+        self.rules = self.rules or self.seen.arms()
+        for rule in {alert.name for alert in self.firing}:
+            known = self.arms.setdefault(rule, set())
+            known |= {arm for arm in self.rules[rule] if arm not in known and self.seen.values(arm)}
 
     async def settled(self) -> None:
         """Wait until all is known that rules compare with: Prometheus begins some seconds after its start."""
@@ -129,6 +140,17 @@ class Watch:
             return await asyncio.to_thread(known)
 
         await eventually(is_known, FIRES_S, "Prometheus does not scrape")
+
+    def unexpected(self, steps: Sequence[Sequence[Breakage[Any]]]) -> set[str]:
+        """Rules that fired and that no breakage names, with the labels for which they did."""
+        named = {
+            (rule, labels.get("process")) for step in steps for each in step for rule, labels in each.alerts.items()
+        }
+        return {
+            f"{alert.name} {alert.labels.get('process', '')}"
+            for alert in self.ever.values()
+            if not {(alert.name, None), (alert.name, alert.labels.get("process"))} & named
+        }
 
     def find(self, rule: str, labels: Mapping[str, str]) -> Alert | None:
         """An alert of this rule that fires, with these labels."""
@@ -231,13 +253,33 @@ async def _says(shows: Shows, system: Watchout) -> None:
     await eventually(says, SAYS_S, lambda: f"{' '.join(shows.command)} does not say {shows.pattern!r}: {last}")
 
 
-def write(outcomes: Sequence[Outcome], path: Path) -> None:
+def write(outcomes: Sequence[Outcome], watch: Watch, path: Path) -> None:
     """Keep what was seen for the table."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
+    arms = {rule: sorted(arms) for rule, arms in watch.arms.items()}
+    kept = {"outcomes": [asdict(outcome) for outcome in outcomes], "rules": watch.rules, "arms": arms}
+    path.write_text(json.dumps(kept, indent=1))
 
 
-def read(folder: Path) -> list[Outcome]:
-    """All that was kept."""
-    rows: list[dict[str, Any]] = [row for path in sorted(folder.glob("*.json")) for row in json.loads(path.read_text())]
-    return [Outcome(**row) for row in rows]
+def read(folder: Path) -> tuple[list[Outcome], dict[str, list[str]], dict[str, set[str]]]:
+    """All that was kept: the outcomes, the arms of each rule, and those that had data while it fired."""
+    outcomes: list[Outcome] = []
+    rules: dict[str, list[str]] = {}
+    arms: dict[str, set[str]] = {}
+    for path in sorted(folder.glob("*.json")):
+        kept: dict[str, Any] = json.loads(path.read_text())
+        outcomes += [Outcome(**row) for row in kept["outcomes"]]
+        rules |= kept["rules"]
+        for rule, seen in kept["arms"].items():
+            arms.setdefault(rule, set()).update(seen)
+    return outcomes, rules, arms
+
+
+def silent_arms(rules: Mapping[str, Sequence[str]], seen: Mapping[str, set[str]]) -> list[str]:
+    """Of the arms of each rule those that never had data, as sentences."""
+    return [
+        f"{rule}: nothing made this part of it true: {arm}"
+        for rule, arms in rules.items()
+        for arm in arms
+        if arm not in seen.get(rule, set())
+    ]

@@ -14,11 +14,12 @@ import psutil
 
 from tests.kit import disks
 from tests.kit.certificates import make_certificate, make_key, pem
-from tests.kit.clients import JPEG, Camera, new_name
+from tests.kit.clients import BINARY, JPEG, Camera, RawSocket, new_name, web_socket_frame
 from tests.kit.memory import Group, limited
 from tests.kit.ports import free_port
 from tests.kit.processes import BIN
 from tests.kit.readers import Reader
+from tests.kit.relays import first_of
 from tests.rules.breakage import Shows, breaks
 from tests.rules.stage import Kit, Stage, again
 
@@ -32,7 +33,12 @@ LARGE_BYTES: Final = 300_000
 SMALL: Final = {"WAITING_FRAME_BYTES": str(1 << 20), "NEWEST_FRAME_BYTES": str(1 << 20)}
 #: The gateway with its output in a pipe that `cat` reads; it keeps the id of the process.
 PIPED: Final = ("/bin/bash", "-c", f"exec {BIN}/watchout-gateway > >(exec cat) 2>&1")
-GATEWAYS: Final = ("full", "small", "silent", "odd", "behind", "secure")
+GATEWAYS: Final = ("full", "small", "silent", "odd", "behind", "secure", "unread")
+#: Of a message that is not finished; a user may have one of 16 MiB.
+HALF_BYTES: Final = 12 << 20
+#: What each user's picture has: the first four leave no room in the 64 MiB of responses that nobody reads, and a
+#: smaller one makes the largest give way. Another large one would be refused itself.
+PICTURE_BYTES: Final = (*[14 << 20] * 4, *[9 << 20] * 2)
 
 
 @dataclass
@@ -43,6 +49,7 @@ class Small(Stage):
     home_disk: Any = None
     group: Group | None = None
     certificate: Path = Path()
+    tokens: list[str] = field(default_factory=list)
 
     def certify(self, days: float) -> None:
         """Write another certificate with its key, at once."""
@@ -69,6 +76,9 @@ async def scene(kit: Kit) -> AsyncIterator[Small]:
         await here.start("gateway", "small", WATCHOUT_PORT=str(here.at["small"]), **SMALL)
         for name in ("odd", "behind"):
             await here.start("gateway", name, WATCHOUT_PORT=str(here.at[name]))
+        await here.start(
+            "gateway", "unread", WATCHOUT_PORT=str(here.at["unread"]), UNFINISHED_BYTES_PER_USER=str(1 << 20)
+        )
         here.certificate = kit.folder / "port.pem"
         await asyncio.to_thread(here.certify, 90)
         secure = {"WATCHOUT_PORT": str(here.at["secure"]), "TLS_CERT": str(here.certificate)}
@@ -78,6 +88,7 @@ async def scene(kit: Kit) -> AsyncIterator[Small]:
         for name in ("files", "grows"):
             await here.start("mlbridge", name)
         await here.ready()
+        here.tokens = [await asyncio.to_thread(system.token, f"user{number}") for number in range(len(PICTURE_BYTES))]
         here.group = stack.enter_context(limited(MEMORY_BYTES))
         here.group.add(here.named["grows"].pid)
         stack.callback(here.group.release, here.named["grows"].pid)
@@ -145,6 +156,61 @@ async def large_camera(here: Small, stack: contextlib.AsyncExitStack) -> Camera:
 
     await stack.enter_async_context(again(show, 0.2))
     return camera
+
+
+async def ended(raw: RawSocket) -> None:
+    """Wait until the gateway has closed the connection."""
+    with contextlib.suppress(OSError, TimeoutError):
+        await asyncio.wait_for(raw.reader.read(), 5)
+
+
+@breaks(
+    "WatchoutMemoryBoundReached",
+    how="cameras send messages that they do not finish, and `UNFINISHED_BYTES_PER_USER` is small",
+    where={"process": "unread"},
+)  # fmt: skip
+async def unfinished(here: Small) -> AsyncIterator[None]:
+    url, half = f"http://127.0.0.1:{here.at['unread']}", web_socket_frame(BINARY, bytes(HALF_BYTES))[:-1000]
+
+    async def begin() -> None:
+        raws = [await here.clients.raw(url) for _ in range(2)]
+        for raw in raws:
+            await raw.upgrade(f"/streams/register?token={here.token}")
+            with contextlib.suppress(OSError):
+                await raw.send(half)
+        await first_of(*(ended(raw) for raw in raws))
+        for raw in raws:
+            await raw.leave()
+
+    async with again(begin, 0.5):
+        yield
+
+
+@breaks(
+    "WatchoutMemoryBoundReached", how="many users ask for large pictures, and do not read them",
+    where={"process": "unread"},
+)  # fmt: skip
+async def unread(here: Small) -> AsyncIterator[None]:
+    url = f"http://127.0.0.1:{here.at['unread']}"
+    cameras = [await here.clients.camera(url, token) for token in here.tokens]
+    for camera in cameras:
+        await camera.register(new_name())
+
+    async def ask() -> None:
+        raws = []
+        for camera, token, size_bytes in zip(cameras, here.tokens, PICTURE_BYTES, strict=True):
+            raws.append(raw := await here.clients.raw(url, limit=1024))
+            await raw.send(raw.head(f"/streams/{camera.stream}/frame.jpg", f"Authorization: Bearer {token}"))
+            with contextlib.suppress(OSError, EOFError, TimeoutError):
+                if b" 404 " in await asyncio.wait_for(raw.reader.readline(), 5):  # it has none yet
+                    await camera.show_binary(JPEG + bytes(size_bytes))
+        for raw in raws:
+            await raw.leave()
+
+    async with again(ask, 0.5):
+        yield
+    for camera in cameras:
+        await camera.leave()
 
 
 @breaks(
@@ -241,8 +307,9 @@ async def full_disk(here: Small) -> AsyncIterator[None]:
 
 
 STEPS: Final = (
+    (unread,),
     (
-        many_connections, many_files, little_memory, slow_viewers, many_alerts, undecodable, gateway_behind, log_unread,
-        certificate_ends, full_disk,
+        many_connections, many_files, little_memory, slow_viewers, unfinished, many_alerts, undecodable, gateway_behind,
+        log_unread, certificate_ends, full_disk,
     ),
 )  # fmt: skip

@@ -151,7 +151,7 @@ async def late(here: Services) -> AsyncIterator[None]:
 
 @breaks(
     "WatchoutMlFallbackInUse", how="the first of two ML services is stopped", where={"process": "first"},
-    shows=[Shows(("stats",), r"first +second")],
+    shows=[Shows(("stats",), r"first +fallback")],
 )  # fmt: skip
 async def first_away(here: Services) -> AsyncIterator[None]:
     await here.services["first"].stop()

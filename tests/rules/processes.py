@@ -133,7 +133,12 @@ async def gateway_hangs(here: Site) -> AsyncIterator[None]:
 @breaks("WatchoutSessionStoreAway", how="PostgreSQL is stopped", shows=[Shows(("doctor",), r"wrong +store")])
 async def store_away(here: Site) -> AsyncIterator[None]:
     await asyncio.to_thread(here.database.stop)
-    yield
+
+    async def sign_in() -> None:
+        await (await here.clients.viewer(here.url, TOKEN)).leave()
+
+    async with again(sign_in, 0.5):
+        yield
     await asyncio.to_thread(here.database.start)
 
 

@@ -28,4 +28,6 @@ async def test_what_a_rule_watches_is_broken_and_mended_and_its_alert_fires_and_
     scene = SCENES[name]
     kit = Kit(watchout, clients, start_nats, start_postgres, tmp_path)
     async with scene.scene(kit) as here, watching(tmp_path / "prometheus", here.ports) as watch:
-        write(await rehearse(scene.STEPS, here, here.system, watch), SEEN / f"{name}.json")
+        write(await rehearse(scene.STEPS, here, here.system, watch), watch, SEEN / f"{name}.json")
+        for rule in sorted(watch.unexpected(scene.STEPS)):
+            print(f"{name}: beside those that were meant fired {rule}")

@@ -114,7 +114,7 @@ async def again(work: Callable[[], Any], every_s: float) -> AsyncIterator[None]:
 
     async def go() -> None:
         while True:
-            with contextlib.suppress(OSError, AssertionError, TimeoutError):
+            with contextlib.suppress(OSError, EOFError, AssertionError, TimeoutError):
                 await work()
             await asyncio.sleep(every_s)
 
