@@ -129,6 +129,14 @@ FIELDS_MESSAGE: Final = b'{"type":"video-frame","streamId":"cam-1",%b,"data":%b,
 )  # fmt: skip
 PLAIN_MESSAGE: Final = b'{"type":"video-frame","streamId":"cam-1","data":%b,"timestamp":1790000000000}' % TOKEN
 SPACED_MESSAGE: Final = b'{"type": "video-frame", "streamId": "cam-1", "data": %b, "timestamp": 1790000000000}' % TOKEN
+#: The same as encoders write it that escape slashes (Swift, PHP, org.json), or plus signs (System.Text.Json); with a
+#: prefix, and with base64 in lines (Base64.DEFAULT of Android).
+SLASHES_MESSAGE: Final = PLAIN_MESSAGE.replace(b"/", rb"\/")
+PLUS_MESSAGE: Final = PLAIN_MESSAGE.replace(b"+", rb"\u002B")
+PREFIX_MESSAGE: Final = PLAIN_MESSAGE.replace(b'"data":"', b'"data":"data:image/jpeg;base64,')
+LINES_MESSAGE: Final = PLAIN_MESSAGE.replace(
+    TOKEN, b'"%b"' % b"".join(TOKEN[at : min(at + 76, len(TOKEN) - 1)] + rb"\n" for at in range(1, len(TOKEN) - 1, 76))
+)
 
 
 def _taken(message: bytes) -> Callable[[], Call]:
@@ -310,7 +318,14 @@ CASES: Final = (
                 _taken(message),
                 plain=_taken(PLAIN_MESSAGE),
             )
-            for what, message in (("with other fields", FIELDS_MESSAGE), ("with spaces", SPACED_MESSAGE))
+            for what, message in (
+                ("with other fields", FIELDS_MESSAGE),
+                ("with spaces", SPACED_MESSAGE),
+                ("with a prefix", PREFIX_MESSAGE),
+                ("with escaped slashes", SLASHES_MESSAGE),
+                ("with escaped plus signs", PLUS_MESSAGE),
+                ("in lines", LINES_MESSAGE),
+            )
         ]
         if fastpath.take is not None
         else []

@@ -54,6 +54,18 @@ def test_the_frames_that_are_measured_are_as_large_as_those_of_phones() -> None:
     assert Frame("door", 1, 0, text=micro.TOKEN).picture == micro.PICTURE
 
 
+def test_the_spellings_of_a_frame_are_of_the_same_frame() -> None:
+    for message in (
+        micro.PLAIN_MESSAGE, micro.SPACED_MESSAGE, micro.FIELDS_MESSAGE, micro.PREFIX_MESSAGE, micro.SLASHES_MESSAGE,
+        micro.PLUS_MESSAGE, micro.LINES_MESSAGE,
+    ):  # fmt: skip
+        frame = wire.parse_text(message)
+        assert isinstance(frame, wire.VideoFrame)
+        assert (frame.stream_id, frame.timestamp) == ("cam-1", 1_790_000_000_000)
+        assert Frame("cam-1", 1, 0, text=frame.data).picture == micro.PICTURE
+    assert micro.LINES_MESSAGE.count(rb"\n") > 500
+
+
 def test_what_is_measured_is_what_is_said() -> None:
     assert case("OutboundQueue.offer_frame, the socket takes it").make()() is True
     assert case("FrameReader.whole, a masked message of 44 kB").make()() == (1, micro.MESSAGE)
