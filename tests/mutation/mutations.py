@@ -306,6 +306,17 @@ MUTATIONS: Final = (
             "tests/contract/protocol/test_authentication.py::test_anything_but_auth_before_authentication_is_refused_and_the_socket_stays",
         ),
     ),
+    Mutation(
+        name="fragments-limit",
+        rule="the fragments of a message count together against the largest message",
+        file="gateway/client/frame_reader.py",
+        before="fits = self._joined + length <= self.max_bytes",
+        after="fits = True",
+        unit=("tests/unit/gateway/test_frame_reader.py::test_fragments_over_the_limit_are_refused_by_the_protocol",),
+        e2e=(
+            "tests/contract/rfc6455/test_limits.py::test_fragments_count_together_and_close_with_1009_where_they_pass_the_limit",
+        ),
+    ),
     # ── alerts ───────────────────────────────────────────────────────────────────────────────────────────────────
     Mutation(
         name="raise-again",
