@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from tests.kit.clients import http
 from tests.kit.one_process import OneProcess
 from watchout.common import clock
 from watchout.common.bus.messages import GrantedReply
-from watchout.common.bus.stream_walk import PAGE_ROWS
+from watchout.common.bus.reply_records import StreamRow
+from watchout.common.bus.stream_walk import PAGE_ROWS, StreamWalk
+from watchout.gateway.http import health
 from watchout.gateway.model import Owner
 from watchout.router.streams.registry import Streams
 
@@ -114,3 +117,21 @@ async def test_a_part_of_the_list_has_only_what_the_user_may_view(one_process: O
     found = await parts(one_process.url, "/streams", 2, token)
     assert [[row["id"] for row in part] for part in found] == [["cam-11", "cam-31"], ["cam-51", "cam-52"]]
     assert [len(part) for part in await parts(one_process.url, "/streams", 3, token)] == [3, 1]
+
+
+async def test_a_list_that_takes_too_long_makes_no_gateway_unhealthy(
+    one_process: OneProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_walk: StreamWalk) -> AsyncIterator[list[StreamRow]]:
+        await asyncio.Event().wait()
+        yield []
+
+    monkeypatch.setattr(StreamWalk, "pages", never)
+    monkeypatch.setattr(health, "LIST_TIMEOUTS", 0.1)
+    without = (await http(f"{one_process.url}/health")).json
+    assert without["status"] == "healthy"
+    assert not {"stats", "metrics"} & without.keys()
+    assert (await http(f"{one_process.url}/health?limit=0")).json["stats"]["streams"] == []
+    assert (await http(f"{one_process.url}/stats?limit=0")).json["totalProducers"] == 0
+    refused = await http(f"{one_process.url}/stats")
+    assert (refused.status, refused.error) == (503, "ROUTING_ERROR")
