@@ -780,4 +780,29 @@ MUTATIONS: Final = (
             "tests/integration/ctl/test_rehearse.py::test_a_soak_does_everything_at_once_and_a_short_one_decides_nothing",
         ),
     ),
+    # ── what is scarce ───────────────────────────────────────────────────────────────────────────────────────────
+    Mutation(
+        name="last-descriptors",
+        rule="the last file descriptors of a router are not given to other machines",
+        file="common/bus/zeromq/tcp_router.py",
+        before="        if short_now():\n",
+        after="        if False:\n",
+        unit=(
+            "tests/integration/common/bus/zeromq/test_tcp.py::test_whoever_comes_is_turned_away_while_descriptors_are_short",
+        ),
+        e2e=("tests/faults/test_few_descriptors.py::test_strangers_take_no_descriptor_that_the_router_needs",),
+    ),
+    Mutation(
+        name="full-disk-store",
+        rule="on a full disk a session store without its index is read by one gateway at a time",
+        file="identity/sources/sqlite.py",
+        before="            if not lacks_room(exc):\n",
+        after="            if exc:\n",
+        unit=(
+            "tests/unit/identity/test_sqlite.py::test_gateways_take_turns_where_there_is_no_room_for_their_common_index",
+        ),
+        e2e=(
+            "tests/faults/test_full_disk.py::test_everything_starts_on_a_full_disk_serves_who_it_knows_and_writes_again_when_there_is_room",
+        ),
+    ),
 )
