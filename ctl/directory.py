@@ -46,7 +46,8 @@ async def viewable(url: str, token: str) -> list[str] | None:
         token: The user's session token.
     """
     # aiohttp is slow to import, and most commands do not need it
-    from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, HttpClient, read_body
+    from watchout.common.toolbox.http_bounds import BodyTooLarge
+    from watchout.common.toolbox.http_client import HTTP_ERRORS, HttpClient, read_body
 
     try:
         async with (

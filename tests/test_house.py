@@ -30,6 +30,7 @@ PURE = (
     "common/toolbox/budget.py",
     "common/toolbox/gateway_address.py",
     "common/toolbox/globs.py",
+    "common/toolbox/http_bounds.py",
     "common/toolbox/retry.py",
     "common/process/restarts.py",
     "common/bus/key_value.py",

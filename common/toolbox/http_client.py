@@ -18,35 +18,14 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
+from watchout.common.toolbox.http_bounds import KEEPALIVE_S, BodyTooLarge
 from watchout.common.toolbox.reason import reason, reason_with_text
 
-#: Idle connections are closed after this many seconds. Common servers close theirs after 5 s, and a request that
-#: crosses such a close is lost.
-KEEPALIVE_S: Final = 4.0
 #: aiohttp warns about larger bodies that are not files, as it sends them in one piece.
 MAX_PLAIN_BODY_BYTES: Final = 1 << 20
 
 #: What a request raises, beside `TimeoutError`: the arguments of `http_reason`.
 HTTP_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError)
-
-
-class BodyTooLarge(Exception):
-    """An HTTP response has more bytes than the limit that the caller passed to `read_body`, which raises this.
-
-    The response is closed; its status and headers are valid.
-
-    Attributes:
-        max_bytes: What the reader takes.
-        announced_bytes: The response's ``Content-Length``, None when it had none.
-    """
-
-    def __init__(self, max_bytes: int, announced_bytes: int | None) -> None:
-        if announced_bytes is None:
-            super().__init__(f"its answer has over {max_bytes} bytes")
-        else:
-            super().__init__(f"its answer has {announced_bytes} bytes, expected at most {max_bytes}")
-        self.max_bytes = max_bytes
-        self.announced_bytes = announced_bytes
 
 
 class ForbiddenAddress(OSError):

@@ -25,7 +25,8 @@ from watchout.common.ml_targets import kinds
 from watchout.common.ml_targets.declaration import of_url
 from watchout.common.ml_targets.reach import reach
 from watchout.common.settings import Settings
-from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, HttpClient, http_reason, read_body
+from watchout.common.toolbox.http_bounds import BodyTooLarge
+from watchout.common.toolbox.http_client import HTTP_ERRORS, HttpClient, http_reason, read_body
 from watchout.ctl.doctor.findings import Finding, ok, warning, wrong
 from watchout.ctl.doctor.scrubbing import SCRUBBED_CHARACTERS, scrubbed, secrets_of, visible_address
 from watchout.ctl.environment import Failure

@@ -25,8 +25,8 @@ from watchout.gateway.wire import Subject
 
 #: Most replays of one socket that run or wait for their turn.
 MAX_REPLAYS: Final = 64
-#: Seconds that a replay waits for its turn.
-REPLAY_TURN_S: Final = 5.0
+#: Seconds that a replay waits for its turn: two thousand viewers who reconnect at once have theirs within that.
+REPLAY_TURN_S: Final = 30.0
 #: Seconds within which a viewer has to read a replay.
 REPLAY_S: Final = 30.0
 

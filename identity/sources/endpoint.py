@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import aiohttp
 from yarl import URL
 
-from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, HttpClient, http_reason, read_body
+from watchout.common.toolbox.http_bounds import BodyTooLarge
+from watchout.common.toolbox.http_client import HTTP_ERRORS, HttpClient, http_reason, read_body
 
 
 class EndpointFault(Exception):

@@ -21,7 +21,7 @@ from watchout.common.media.frames import Frame
 from watchout.common.ml_targets import kinds
 from watchout.common.ml_targets.reach import SchemeHint
 from watchout.common.settings import Settings
-from watchout.common.toolbox.http_client import BodyTooLarge
+from watchout.common.toolbox.http_bounds import BodyTooLarge
 from watchout.common.toolbox.retry import read_retry_after
 from watchout.common.tracing.context import TRACEPARENT
 from watchout.mlbridge.breaker import MAX_RETRY_AFTER_S

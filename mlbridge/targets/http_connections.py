@@ -19,7 +19,7 @@ import aiohappyeyeballs
 from yarl import URL
 
 from watchout.common.supervisor import Alarm
-from watchout.common.toolbox.http_client import KEEPALIVE_S, BodyTooLarge
+from watchout.common.toolbox.http_bounds import KEEPALIVE_S, BodyTooLarge
 from watchout.common.toolbox.reason import reason
 from watchout.mlbridge.targets.http_response import BadResponse, HttpResponse, ResponseReader
 

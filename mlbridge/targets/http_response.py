@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from watchout.common.toolbox.http_client import BodyTooLarge
+from watchout.common.toolbox.http_bounds import BodyTooLarge
 
 #: Most bytes of a response before its body, and most of the trailers after it.
 MAX_HEAD_BYTES: Final = 32 << 10

@@ -26,9 +26,9 @@ from watchout.common.metrics import Metrics
 from watchout.common.service import Tasks
 from watchout.common.settings import Settings
 from watchout.common.supervisor import Alarm
+from watchout.common.toolbox.http_bounds import BodyTooLarge
 from watchout.common.toolbox.http_client import (
     HTTP_ERRORS,
-    BodyTooLarge,
     ForbiddenAddress,
     HttpClient,
     http_reason,

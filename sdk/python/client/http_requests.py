@@ -133,7 +133,8 @@ class GatewayHttp:
     async def _request(
         self, method: str, path: str, token: str, body: bytes | None, max_bytes: int
     ) -> tuple[int, Mapping[str, str], bytes]:
-        from watchout.common.toolbox.http_client import HTTP_ERRORS, BodyTooLarge, read_body
+        from watchout.common.toolbox.http_bounds import BodyTooLarge
+        from watchout.common.toolbox.http_client import HTTP_ERRORS, read_body
 
         headers = {"Authorization": f"Bearer {token}"}
         if body is not None:

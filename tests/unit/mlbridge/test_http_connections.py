@@ -14,7 +14,7 @@ from yarl import URL
 
 from tests.kit.clients import eventually
 from tests.kit.ports import free_port
-from watchout.common.toolbox.http_client import BodyTooLarge
+from watchout.common.toolbox.http_bounds import BodyTooLarge
 from watchout.mlbridge.targets import http_connections
 from watchout.mlbridge.targets.http_connections import HttpConnections, NoConnection, NoResponse, request_head
 

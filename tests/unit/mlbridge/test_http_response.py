@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchout.common.toolbox.http_client import BodyTooLarge
+from watchout.common.toolbox.http_bounds import BodyTooLarge
 from watchout.mlbridge.targets.http_response import MAX_HEAD_BYTES, BadResponse, HttpResponse, ResponseReader
 
 MAX = 1000
