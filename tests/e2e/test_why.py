@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Final
 
 import pytest
 
-from tests.kit.clients import JPEG, Clients, base64_of, eventually, http
+from tests.kit.clients import JPEG, Camera, Clients, base64_of, eventually, http
 from tests.kit.ml_stub import serving
 from tests.kit.processes import BIN, Watchout
 from tests.kit.readers import Reader
@@ -236,6 +239,88 @@ async def test_a_gateway_that_hangs_and_one_that_was_killed_are_named(watchout, 
     (lost,) = of(found["past"], "gateway_lost")
     assert "what it knew of its clients is lost with it, so why they saw nothing is not known" in lost["text"]
     assert {"offline", "started"} <= causes(found["now"]) | causes(found["limits"])
+
+
+async def test_a_link_that_carries_no_more_a_camera_asked_for_less_and_a_busy_ml_service_are_named(
+    watchout, clients: Clients
+):
+    async with serving() as service, contextlib.AsyncExitStack() as stack:
+        service.takes_s = 3.0
+        environ = {"ML_SERVICE_URL": service.url, "ML_IN_FLIGHT": "1", "ML_FPS": "5", "ML_TIMEOUT_S": "60"}
+        started = watchout(gateways=2, environ=environ)
+        owner = started.token("owner")
+        asked = await clients.camera(started.url, owner)
+        await asked.register("asked", consumes=["demand"])
+        every = await clients.viewer(started.url, owner)
+        await every.subscribe("asked", consumes=["video-frame"])
+        pace = {"fps": 20.0}
+        await stack.enter_async_context(_streaming_at(asked, pace))
+        await eventually(lambda: len(every.frames) > 60, COMES_S)
+        await every.send("unsubscribe", streamId="asked")
+        await every.subscribe("asked", consumes=["video-frame"], maxFps=4)
+        await asked.find("demand", COMES_S, fps=5)  # the ML service wants as many
+        pace["fps"] = 5.0
+        found = await said(started, "asked", lambda one: {"demand", "ml_backlog"} <= causes(one["now"]))
+        (less,) = of(found["now"], "demand")
+        assert "it was asked for 5, the most that anybody wants" in less["text"]
+        (behind,) = of(found["now"], "ml_backlog")
+        assert "1 request of at most 1 are under way, each takes" in behind["text"]
+        assert behind["figures"]["sent"] >= 1
+        pace["fps"] = 1.0
+
+        large = await clients.camera(started.url, owner)
+        await large.register("large")
+        viewer = await clients.viewer(started.url, owner)
+        while started.holder_of(viewer.local_port) == started.holder_of(large.local_port):
+            viewer = await clients.viewer(started.url, owner)
+        await viewer.subscribe("large", consumes=["video-frame"])
+        await stack.enter_async_context(_halting(started.holder_of(viewer.local_port)))
+        await stack.enter_async_context(_streaming_at(large, {"fps": 20.0}, JPEG + bytes(1_000_000)))
+        found = await said(started, "large", lambda one: "mesh" in causes(one["now"]))
+        (few,) = of(found["now"], "mesh")
+        assert "on the link from the camera's gateway newer frames take the place of older ones" in few["text"]
+        assert few["figures"]["fps"] < few["figures"]["cameraFps"] * 0.95
+
+
+@contextlib.asynccontextmanager
+async def _streaming_at(camera: Camera, pace: dict[str, float], picture: bytes = JPEG) -> AsyncIterator[None]:
+    """Show frames, at the rate that `pace` has now."""
+
+    async def show() -> None:
+        while True:
+            await camera.show_binary(picture)
+            await asyncio.sleep(1 / pace["fps"])
+
+    async with _beside(show()):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _halting(pid: int) -> AsyncIterator[None]:
+    """Let a process stand still again and again, each time for so long that frames for it meet in its link."""
+
+    async def halt() -> None:
+        try:
+            while True:
+                os.kill(pid, signal.SIGSTOP)
+                await asyncio.sleep(0.3)
+                os.kill(pid, signal.SIGCONT)
+                await asyncio.sleep(0.2)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    async with _beside(halt()):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_camera_over_its_rate_a_late_viewer_and_a_router_that_was_away_are_named(watchout, clients: Clients):
