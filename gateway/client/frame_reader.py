@@ -65,8 +65,8 @@ class FrameReader:
 
     __slots__ = (
         "_broken", "_data", "_discarding", "_end", "_fragments", "_given", "_got", "_header", "_in_message", "_joined",
-        "_left", "_need", "_opcode", "_partial", "_pos", "_scratch", "longest_bytes", "max_bytes", "piece_bytes",
-        "trusted",
+        "_left", "_need", "_opcode", "_partial", "_pos", "_scratch", "_stands_for", "longest_bytes", "max_bytes",
+        "piece_bytes", "trusted",
     )  # fmt: skip
 
     def __init__(self, scratch: memoryview, *, max_bytes: int, piece_bytes: int, longest_bytes: int = 0) -> None:
@@ -97,6 +97,8 @@ class FrameReader:
         self._joined = 0
         #: Type of that message.
         self._opcode = Opcode.TEXT
+        #: Fragments for which the library's next first fragment stands.
+        self._stands_for = 1
         #: The stream violates RFC 6455: everything goes to the library, which will fail the connection.
         self._broken = False
 
@@ -217,6 +219,11 @@ class FrameReader:
         """Whether a frame, or a message in fragments that are joined here, has begun and not ended."""
         return self._partial is not None or self._left > 0 or bool(self._header) or self._fragments is not None
 
+    def count_first_fragment(self) -> int:
+        """Return how many fragments the first fragment stands for that the library has just read."""
+        count, self._stands_for = self._stands_for, 1
+        return count
+
     def next(self) -> tuple[Opcode | None, bytes] | None:
         """Return type and payload of a message, or None and bytes for the library; None when more bytes are needed."""
         if self._partial is not None:
@@ -278,7 +285,7 @@ class FrameReader:
 
     def _hand_over(self, fragments: list[bytes]) -> tuple[None, bytes]:
         """Return for the library, as one fragment, what was joined here."""
-        self._fragments, self._joined = None, 0
+        self._fragments, self._joined, self._stands_for = None, 0, len(fragments)
         payload = b"".join(fragments)
         # The longest form of the length, which a client may use too, and a mask of zeros.
         return None, struct.pack("!BBQI", self._opcode, _MASKED | _LENGTH, len(payload), 0) + payload

@@ -43,9 +43,9 @@ class MessageAssembler:
         """Size of the unfinished message so far."""
         return 0 if self._data is None else len(self._data)
 
-    def begin(self, opcode: Opcode, data: bytes) -> None:
-        """Begin a message with its first fragment."""
-        self._data, self.opcode, self._count = data, opcode, 1
+    def begin(self, opcode: Opcode, data: bytes, count: int = 1) -> None:
+        """Begin a message with its first fragment, or with its first `count` fragments in one."""
+        self._data, self.opcode, self._count = data, opcode, count
         self.is_open = True
 
     def append(self, data: bytes | bytearray | memoryview) -> bool:

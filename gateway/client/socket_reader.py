@@ -225,7 +225,7 @@ class ClientSocketReader(ClientSocketWriter):
                 self._unfinished = None
                 self._receive_message(opcode, bytes(event.data))
             else:
-                self._assembler.begin(opcode, bytes(event.data))
+                self._assembler.begin(opcode, bytes(event.data), self._frame_reader.count_first_fragment())
         elif opcode is Opcode.CONT:
             if self._assembler.is_open:
                 self._receive_fragment(event)

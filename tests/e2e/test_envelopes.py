@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.kit.clients import CONTINUATION, JPEG, PING, TEXT, base64_of, web_socket_frame
+from tests.kit.clients import CLOSE, CONTINUATION, JPEG, PING, TEXT, base64_of, web_socket_frame
 from watchout.gateway import fastpath, wire
+from watchout.gateway.client import message_assembler
 
 PICTURE = JPEG + b"\xff\xfb\xf0" * 700  # has + and / in base64
 FRAME = {"type": "video-frame", "streamId": "cam", "data": base64_of(PICTURE), "timestamp": 1_729_943_200_123}
@@ -81,3 +82,21 @@ async def test_a_frame_in_any_spelling_is_not_parsed_and_reaches_viewers_unchang
         del got["frameId"]
         assert got == json.loads(sent), form
     assert parsed == []
+
+
+@pytest.mark.parametrize("over", [0, 1])
+async def test_all_fragments_of_a_message_count_against_their_bound(
+    one_process, clients, monkeypatch: pytest.MonkeyPatch, over: int
+) -> None:
+    monkeypatch.setattr(message_assembler, "MAX_FRAGMENTS", 20)
+    camera = await clients.raw(one_process.url)
+    await camera.upgrade(f"/streams/register?token={one_process.token()}")
+    parts = [b'{"type":', *[b" "] * (18 + over), b'"ping"}']
+    for number, part in enumerate(parts):
+        last = number == len(parts) - 1
+        await camera.send(web_socket_frame(CONTINUATION if number else TEXT, part, fin=last))
+    answer = await camera.frame()
+    if over:
+        assert (answer.opcode, int.from_bytes(answer.payload[:2], "big")) == (CLOSE, 1008)
+    else:
+        assert json.loads(answer.payload)["type"] == "pong"

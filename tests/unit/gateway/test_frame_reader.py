@@ -261,6 +261,16 @@ def test_a_message_in_few_fragments_never_reaches_the_protocol(first: int, many:
     assert joined(taken.events)[-1] == (first, b"".join(b"%d " % number for number in range(many)), True)
 
 
+def test_the_fragments_that_the_protocol_gets_as_one_are_told_once() -> None:
+    taken = Taken()
+    assert taken.intake.count_first_fragment() == 1
+    taken.receive(frame(b"a", 0x01) + frame(b"b", 0x00) * MOST_FRAGMENTS)
+    assert taken.intake.count_first_fragment() == MOST_FRAGMENTS
+    assert taken.intake.count_first_fragment() == 1
+    taken.receive(frame(b"", 0x80) + frame(b"a", 0x01) + frame(b"b", 0x00) + frame(b"c", 0x81))
+    assert taken.intake.count_first_fragment() == 2
+
+
 def test_the_bytes_of_fragments_count_as_held_until_their_message_ends_or_the_connection() -> None:
     taken = Taken()
     taken.receive(frame(bytes(3000), 0x02))

@@ -34,6 +34,15 @@ def test_a_message_in_too_many_fragments_is_discarded(monkeypatch: pytest.Monkey
     assert (assembler.is_open, assembler.held_bytes) == (False, 0)
 
 
+def test_a_first_fragment_may_stand_for_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(message_assembler, "MAX_FRAGMENTS", FRAGMENTS_PER_MESSAGE)
+    assembler = MessageAssembler()
+    assembler.begin(Opcode.TEXT, b"ab", FRAGMENTS_PER_MESSAGE - 1)
+    assert assembler.append(b"c"), "they count as one message"
+    with pytest.raises(TooManyFragments):
+        assembler.append(b"d")
+
+
 def test_a_cleared_message_holds_nothing() -> None:
     assembler = MessageAssembler()
     assembler.begin(Opcode.TEXT, b"a")
