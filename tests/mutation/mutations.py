@@ -475,6 +475,19 @@ MUTATIONS: Final = (
         ),
     ),
     Mutation(
+        name="tls-waits-in-one-place",
+        rule="with TLS, what the kernel does not take makes the connection full at once",
+        file="gateway/listen/tls_connection.py",
+        before="        self._socket.set_write_buffer_limits(high, low)\n",
+        after="        pass\n",
+        unit=(
+            "tests/unit/gateway/test_tls_connection.py::test_what_the_kernel_did_not_take_and_its_limits_are_those_of_the_socket",
+        ),
+        e2e=(
+            "tests/e2e/edge/test_tls.py::test_a_viewer_over_tls_that_did_not_read_gets_few_old_frames_and_then_the_newest",
+        ),
+    ),
+    Mutation(
         name="secret-file",
         rule="a secret whose file is named has the content of that file",
         file="common/settings/secret_files.py",
