@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from watchout.client import (
@@ -24,7 +24,7 @@ from watchout.client import (
     connect,
 )
 from watchout.ctl.doctor.gateway_port import held_ports
-from watchout.ctl.environment import Failure
+from watchout.ctl.environment import Environment, Failure, edge_url, token_origin, token_source
 from watchout.ctl.terminal import printable
 
 Message = dict[str, Any]
@@ -36,7 +36,7 @@ PROBE_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """Where and how to connect. Made by the commands from their options.
+    """Where and how to connect.
 
     Attributes:
         url: the gateway, as ``ws://`` or ``wss://`` without a path.
@@ -53,6 +53,30 @@ class Edge:
     token_origin: str = ""
     wait_s: float = 0.0
     home: Path | None = None
+
+    @classmethod
+    def chosen(cls, environment: Environment, *, url: str | None, token: str | None, wait_s: float) -> Self:
+        """The gateway of the options ``--url``, ``--token`` and ``--wait``; what is not given, the settings say.
+
+        Args:
+            environment: The settings, and ``WATCHOUT_TOKEN``.
+            url: ``--url``; None takes the gateway of the settings.
+            token: ``--token``; None takes ``WATCHOUT_TOKEN``, or creates one in the embedded session store.
+            wait_s: Seconds in which the first connection is tried again.
+
+        Raises:
+            click.UsageError: The URL is not that of a gateway.
+            Failure: There is no token, or it cannot be one.
+        """
+        settings = environment.settings
+        return cls(
+            url=edge_url(url, settings),
+            token=token_source(token, environment),
+            token_origin=token_origin(token, environment),
+            max_message_bytes=settings.max_message_bytes,
+            wait_s=wait_s,
+            home=settings.home if url is None else None,
+        )
 
     @property
     def elsewhere(self) -> str:

@@ -70,17 +70,9 @@ def publish(
     with its reason. Damaged files of a folder are ignored.
     """
     environment = env.read_environment(home)
-    settings = environment.settings
-    edge = Edge(
-        url=env.edge_url(url, settings),
-        token=env.token_source(token, environment),
-        token_origin=env.token_origin(token, environment),
-        max_message_bytes=settings.max_message_bytes,
-        wait_s=wait_s,
-        home=settings.home if url is None else None,
-    )
+    edge = Edge.chosen(environment, url=url, token=token, wait_s=wait_s)
     source = open_source(source_text, fps=fps, loop=loop_source, once=once, quality=quality)
-    env.run(settings, Publisher(edge, source, stream_id=stream_id, binary=binary, count=count).run())
+    env.run(environment.settings, Publisher(edge, source, stream_id=stream_id, binary=binary, count=count).run())
 
 
 class Publisher:

@@ -34,16 +34,9 @@ def shares(
     The token has to be one of the stream's owner. The tokens of shares are not shown: nobody keeps them.
     """
     environment = env.read_environment(home)
-    settings = environment.settings
-    edge = Edge(
-        url=env.edge_url(url, settings),
-        token=env.token_source(token, environment),
-        token_origin=env.token_origin(token, environment),
-        max_message_bytes=settings.max_message_bytes,
-        wait_s=wait_s,
-        home=settings.home if url is None else None,
-    )
-    env.run(settings, _end(edge, stream, ended) if ended is not None else _show(edge, stream, as_json=as_json))
+    edge = Edge.chosen(environment, url=url, token=token, wait_s=wait_s)
+    work = _end(edge, stream, ended) if ended is not None else _show(edge, stream, as_json=as_json)
+    env.run(environment.settings, work)
 
 
 async def _end(edge: Edge, stream: str, share: str) -> None:

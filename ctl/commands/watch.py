@@ -22,12 +22,9 @@ from watchout.ctl.directory import others_than, viewable
 from watchout.ctl.environment import (
     Failure,
     edge_options,
-    edge_url,
     read_environment,
     run,
     stream_id,
-    token_origin,
-    token_source,
 )
 from watchout.ctl.terminal import STATUS_STYLES, Screen, alert_line, clock, counted, printable, size
 
@@ -80,15 +77,7 @@ def watch(
     is the difference of this machine's clock and the publisher's.
     """
     environment = read_environment(home)
-    settings = environment.settings
-    edge = Edge(
-        url=edge_url(url, settings),
-        token=token_source(token, environment),
-        token_origin=token_origin(token, environment),
-        max_message_bytes=settings.max_message_bytes,
-        wait_s=wait_s,
-        home=settings.home if url is None else None,
-    )
+    edge = Edge.chosen(environment, url=url, token=token, wait_s=wait_s)
     viewer = StreamViewer(
         edge,
         stream,
@@ -100,7 +89,7 @@ def watch(
         since=since,
         as_json=as_json,
     )
-    run(settings, viewer.run())
+    run(environment.settings, viewer.run())
 
 
 class StreamViewer:
