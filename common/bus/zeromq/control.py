@@ -23,7 +23,7 @@ FRAME_MARGIN_BYTES: Final = 4096
 #: waits for 30 s otherwise: longer than a member does without a router.
 HANDSHAKE_MS: Final = 2_000
 #: Time in ms that queued control messages get when the process ends.
-LINGER_MS: Final = 200
+LINGER_MS: Final = 1_000
 #: A socket whose read failed is read again after this time, in seconds.
 READ_AGAIN_S: Final = 0.1
 
