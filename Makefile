@@ -204,7 +204,7 @@ bench: $(VENV)/.dev
 bench-targets: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.targets $(ARGS)
 
-# About four minutes: shows that all works, proves no ratio.
+# About six minutes: shows that all works, proves no ratio.
 bench-quick: $(VENV)/.dev
 	$(BIN)/python -m benchmarks --quick $(ARGS)
 
