@@ -104,8 +104,9 @@ async def going(work: Callable[[], Any]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        while not task.done():  # `asyncio.wait_for` of Python 3.11 may swallow a cancellation
+            task.cancel()
+            await asyncio.wait([task], timeout=1)
 
 
 @contextlib.asynccontextmanager
