@@ -102,6 +102,13 @@ class RouterUnavailable(WatchoutError):
     """
 
 
+class RouterRefused(RouterUnavailable):
+    """The router replied that it cannot do what was asked now, such as store a share. Its text is for clients.
+
+    Raised by the requests of `gateway.shares`; the gateway passes the text on, and asks its client to try again.
+    """
+
+
 class StoreUnavailable(WatchoutError):
     """The session store, or another source of identities, cannot be used now. Raised by the sources in
     `identity.sources`.

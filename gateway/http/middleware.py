@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import HttpVersion11, web
 
-from watchout.common.errors import RouterUnavailable, StoreUnavailable
+from watchout.common.errors import RouterRefused, RouterUnavailable, StoreUnavailable
 from watchout.common.settings import Settings
 from watchout.gateway.error_response import SERVER
 from watchout.gateway.http.bodies import TOO_LARGE
@@ -40,6 +40,8 @@ async def convert_errors(request: web.Request, handler: Handler) -> web.StreamRe
         return await handler(request)
     except HttpError as error:
         return error.response()
+    except RouterRefused as error:
+        return HttpError(503, "ROUTING_ERROR", str(error), RETRY).response()
     except RouterUnavailable:
         return HttpError(503, "ROUTING_ERROR", "the router did not answer in time, try again", RETRY).response()
     except StoreUnavailable:

@@ -9,7 +9,7 @@ from typing import Final
 from watchout.common.bus.client import BusClient
 from watchout.common.bus.messages import CreateShare, EndShare, Query, QueryReply, RefusedReply, Reply
 from watchout.common.bus.reply_records import R, ShareRow, read_reply
-from watchout.common.errors import BusError, RouterUnavailable
+from watchout.common.errors import BusError, RouterRefused, RouterUnavailable
 from watchout.gateway.alert_requests import unexpected
 from watchout.gateway.router_client import RouterClient
 from watchout.gateway.router_times import shares_here
@@ -49,7 +49,8 @@ class ShareRequests:
             The share, which survives restarts from now on; or the bound that is reached.
 
         Raises:
-            RouterUnavailable: The router does not answer, cannot store it, or is of a release without shares.
+            RouterRefused: The router cannot store it.
+            RouterUnavailable: The router does not answer, or is of a release without shares.
         """
         link = self._link(stream)
         reply = await link.request(
@@ -130,6 +131,8 @@ def _require_shares(link: BusClient) -> None:
 
 
 def _read(reply: Reply, kind: type[R]) -> R:
+    if isinstance(reply, RefusedReply):
+        raise RouterRefused(reply.message)
     if not isinstance(reply, QueryReply):
         raise unexpected(reply)
     try:

@@ -16,7 +16,7 @@ from watchout.router.shares.table import Shares, StreamShare
 
 #: Code of the refusal of a share over a bound; the gateway answers with 409.
 TOO_MANY: Final = "TOO_MANY_SHARES"
-_NOT_WRITTEN: Final = "it cannot be stored now, try again"
+_NOT_WRITTEN: Final = "the share cannot be stored now, try again"
 
 _log = log.get("router.shares.handler")
 
@@ -79,8 +79,7 @@ class ShareHandler:
         else:
             if known is None:
                 self._store.change({share.id: msgspec.json.encode(share)})
-                _log.info("stream shared", stream=share.stream, user=share.owner, share=share.id, ends_at=share.ends_at)
-            self._tasks.start(self._reply_to_create(member, request.request, share), "share")
+            self._tasks.start(self._reply_to_create(member, request.request, share, is_new=known is None), "share")
 
     def end(self, member: bytes, request: EndShare) -> None:
         """End a share of the user's stream, and reply whether there was one, once that is stored.
@@ -134,8 +133,10 @@ class ShareHandler:
         await self._tasks.close()
         await self._store.close()
 
-    async def _reply_to_create(self, member: bytes, request: int, share: StreamShare) -> None:
+    async def _reply_to_create(self, member: bytes, request: int, share: StreamShare, *, is_new: bool) -> None:
         if await self._store.write():
+            if is_new:
+                _log.info("stream shared", stream=share.stream, user=share.owner, share=share.id, ends_at=share.ends_at)
             self._outbox.send(member, QueryReply(request=request, body=[_row(share)]))
         else:  # nobody has its token: it must not come up later
             self._shares.end(share.id)

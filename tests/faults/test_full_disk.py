@@ -93,7 +93,10 @@ async def test_everything_starts_on_a_full_disk_serves_who_it_knows_and_writes_a
         refused = ctl(started, "token", "--user", "somebody-new")
         assert refused.returncode == 1
         assert "full" in refused.stderr
-        assert (await share(started, stream, token)).error == "ROUTING_ERROR"
+        refused_share = (await share(started, stream, token)).json
+        assert refused_share["error"]["code"] == "ROUTING_ERROR"
+        assert refused_share["error"]["message"] == "the share cannot be stored now, try again"
+        assert "stream shared" not in started.one("router").output, "it is logged once it is stored"
         end = f"{started.url}/streams/{stream}/shares/{ended['id']}"
         assert (await http(end, method="DELETE", token=token)).status == 503
         assert (await http(f"{started.url}/streams", token=ended["token"])).status == 401, "it is over all the same"
