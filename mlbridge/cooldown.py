@@ -19,7 +19,8 @@ from watchout.common.alerts.model import Alert, Severity
 MAX_KINDS: Final = 20_000
 #: Most ids that are remembered, so that a result that is received twice does not count as a second alert.
 MAX_IDS: Final = 16_384
-#: Time after which an id may belong to another alert, as at the router (`router.alerts.log.KNOWN_S`), in seconds.
+#: Time after which an id is forgotten and may belong to another alert, in seconds; as at the router
+#: (`router.alerts.log.KNOWN_S`).
 IDS_KNOWN_S: Final = 900.0
 #: Characters of a message that make its kind.
 KIND_CHARACTERS: Final = 200
@@ -79,6 +80,11 @@ class Cooldown:
     def __len__(self) -> int:
         return len(self._pauses)
 
+    @property
+    def known_ids(self) -> int:
+        """The number of ids that are remembered."""
+        return len(self._ids)
+
     def take(self, alert: Alert, now: float) -> Alert | None:
         """Return the alert to report, with the number of alerts held back before it; None: it is held back."""
         self.held_by = ""
@@ -110,6 +116,6 @@ class Cooldown:
             return False
         self._ids[key] = now
         self._ids.move_to_end(key)
-        if len(self._ids) > self._max_ids:
+        while len(self._ids) > self._max_ids or now - next(iter(self._ids.values())) > IDS_KNOWN_S:
             self._ids.popitem(last=False)
         return True

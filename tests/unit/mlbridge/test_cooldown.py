@@ -111,6 +111,15 @@ def test_an_id_may_stand_for_another_alert_after_a_quarter_of_an_hour() -> None:
     ]  # fmt: skip
 
 
+def test_ids_are_forgotten_after_a_quarter_of_an_hour_so_that_memory_does_not_grow_up_to_their_bound() -> None:
+    service = Service()
+    for now in range(3 * int(IDS_KNOWN_S)):
+        service.says(now)
+        assert service.cooldown.known_ids <= IDS_KNOWN_S + 1
+    service.says(5 * IDS_KNOWN_S)
+    assert service.cooldown.known_ids == 1
+
+
 def test_what_is_said_twice_is_not_counted_as_held_back() -> None:
     service = Service()
     service.says(0, id="x")
