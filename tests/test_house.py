@@ -81,6 +81,7 @@ PURE = (
     "ctl/ml/drawing.py",
     "ctl/ml/pictures.py",
     "ctl/ml/report.py",
+    "ctl/rehearse/even_samples.py",
     "ctl/rehearse/explained.py",
     "ctl/rehearse/figures.py",
     "ctl/rehearse/growth.py",

@@ -9,8 +9,9 @@ import msgspec
 
 from watchout.common import metric_names
 from watchout.common.bus.reply_records import StatsReply
+from watchout.ctl.rehearse.even_samples import EvenSamples
 
-#: Most samples of one process; beyond it every second one is left out.
+#: Most samples of one process.
 MAX_SAMPLES: Final = 1_000
 #: Share of the time at the begin that is left out of a slope, as warm-up, and the least seconds for one.
 WARM_UP: Final = 1 / 3
@@ -45,7 +46,7 @@ class Watched:
     """Collects the stats of a system over a rehearsal."""
 
     def __init__(self) -> None:
-        self._samples: dict[tuple[str, str, int], list[Sample]] = {}
+        self._samples: dict[tuple[str, str, int], EvenSamples[Sample]] = {}
         self._counters: dict[tuple[str, str, int], tuple[Mapping[str, float], Mapping[str, float]]] = {}
 
     def add(self, at_s: float, reply: StatsReply) -> None:
@@ -59,16 +60,13 @@ class Watched:
         if metric_names.RESIDENT_BYTES not in metrics:
             return
         key = (kind, name, pid)
-        samples = self._samples.setdefault(key, [])
-        samples.append(
+        self._samples.setdefault(key, EvenSamples(MAX_SAMPLES)).add(
             Sample(
                 at_s=at_s,
                 bytes=metrics[metric_names.RESIDENT_BYTES],
                 cpu_s=metrics.get(metric_names.CPU_SECONDS, 0.0),
             )
         )
-        if len(samples) > MAX_SAMPLES:
-            del samples[1::2]
         first, _ = self._counters.get(key, (metrics, metrics))
         self._counters[key] = (first, metrics)
 
@@ -88,7 +86,7 @@ class Watched:
                 slope_mb_per_h=slope_mb_per_h(samples), cores=cores(samples),
                 samples=[(round(each.at_s, 1), round(each.bytes / MB, 2)) for each in samples],
             )
-            for (kind, name, pid), samples in sorted(self._samples.items())
+            for (kind, name, pid), samples in sorted((key, each.values()) for key, each in self._samples.items())
         ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from watchout.client import WatchoutClientError, connect
 from watchout.common import metric_names
 from watchout.common.alerts.model import MAX_ALERTS
 from watchout.ctl.rehearse import samples
+from watchout.ctl.rehearse.even_samples import EvenSamples
 from watchout.ctl.rehearse.growth import growth_of
 from watchout.ctl.rehearse.own_system import OwnSystem
 from watchout.ctl.rehearse.soak_result import Soak
@@ -31,7 +32,7 @@ SMALL_BOUNDS: Final = {"WHY_BYTES": "262144"}
 ALERTS_FIRST: Final = 70_000
 #: Seconds between two samples.
 SAMPLE_EVERY_S: Final = 10.0
-#: Most samples of one quantity, of 24 hours; beyond it every second one is left out.
+#: Most samples of one quantity, all of 24 hours.
 MAX_SAMPLES: Final = 9_000
 #: Growth an hour that is permitted, of each quantity, and its unit.
 LIMITS: Final = {"memory": (1.0, "MB"), "descriptors": (1.0, ""), "threads": (1.0, ""), "tasks": (1.0, "")}
@@ -71,7 +72,7 @@ class Soaking:
         self._streams = itertools.cycle(streams)
         self._told = told
         self._http = own.url.replace("ws", "http", 1)
-        self._samples: dict[tuple[str, int, str], list[tuple[float, float]]] = {}
+        self._samples: dict[tuple[str, int, str], EvenSamples[tuple[float, float]]] = {}
         self._acts: Counter[str] = Counter()
         self._faults: Counter[str] = Counter()
         self._acting: Mapping[str, tuple[float, Callable[[aiohttp.ClientSession], Awaitable[None]]]] = {
@@ -106,7 +107,7 @@ class Soaking:
         return Soak(
             growth=[
                 growth_of(process=process, pid=pid, quantity=quantity, unit=LIMITS[quantity][1],
-                          limit=LIMITS[quantity][0], samples=found)
+                          limit=LIMITS[quantity][0], samples=found.values())
                 for (process, pid, quantity), found in self._samples.items()
             ],
             acts=dict(self._acts),
@@ -132,10 +133,8 @@ class Soaking:
                 }
                 for quantity, value in values.items():
                     if value is not None:
-                        found = self._samples.setdefault((name, pid, quantity), [])
-                        found.append((round(at_s, 1), float(value)))
-                        if len(found) > MAX_SAMPLES:
-                            del found[1::2]
+                        found = self._samples.setdefault((name, pid, quantity), EvenSamples(MAX_SAMPLES))
+                        found.add((round(at_s, 1), float(value)))
 
     # ── acts ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

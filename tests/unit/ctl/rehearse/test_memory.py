@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from watchout.common import metric_names
@@ -57,4 +59,5 @@ def test_samples_are_bounded() -> None:
         watched.add(float(at), stats(at, 50e6))
     samples = watched.processes()[0].samples
     assert len(samples) <= MAX_SAMPLES
+    assert len({later[0] - earlier[0] for earlier, later in itertools.pairwise(samples[:-1])}) == 1
     assert (samples[0][0], samples[-1][0]) == (0.0, 3 * MAX_SAMPLES - 1)
