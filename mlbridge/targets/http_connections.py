@@ -1,8 +1,8 @@
 """Kept HTTP/1.1 connections to one ML service, with one request at a time on each.
 
-What a frame costs a bridge is mostly the client: that of aiohttp takes about 300 of 630 calls of Python functions for a
-request (docs/performance.md). This one posts bodies and nothing else. It follows no redirect, keeps no cookie, uses no
-proxy, and does not decompress.
+From the bus to the result, a frame takes 631 calls of Python functions with the client of aiohttp, 472 with this one
+(docs/performance.md). It posts bodies and nothing else: it follows no redirect, keeps no cookie, uses no proxy, and
+does not decompress.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class HttpConnections:
         Raises:
             NoConnection: no connection could be opened.
             NoResponse: the connection ended, or what came is no HTTP response.
-            watchout.common.toolbox.http_client.BodyTooLarge: the response is over the limit.
+            watchout.common.toolbox.http_bounds.BodyTooLarge: the response is over the limit.
             TimeoutError: the deadline passed.
         """
         deadline = self._loop.time() + self._timeout_s
