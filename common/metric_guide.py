@@ -182,9 +182,6 @@ _FRAMES: Final[dict[MetricName, Guide]] = {
         "Viewers that show less than they are sent: slow phones, hidden tabs. Harmless.",
     ),
     m.FRAMES_DROPPED_RATE: Guide((G,), "Wanted by the viewers. Harmless."),
-    m.FRAMES_DROPPED_OLD: Guide(
-        (G,), "Rises all the time: frames come twice, or behind a newer one, from another process; report it."
-    ),
     m.FRAMES_DROPPED_GONE: Guide((G,), "Viewers that left with a frame waiting. Harmless."),
     m.FRAMES_DROPPED_UNDECODABLE: Guide(
         (G,),
@@ -200,6 +197,11 @@ _FRAMES: Final[dict[MetricName, Guide]] = {
     m.FRAMES_OLD_TERM: Guide(
         (G, R),
         "A few at each take-over of a camera. All the time: two devices publish under one id.",
+    ),
+    m.FRAMES_REPEATED: Guide(
+        (G,),
+        "As often as pictures (`frame.jpg`) of other gateways' cameras are asked for here, and at first viewers. All "
+        "the time: report it.",
     ),
     m.FRAMES_TO_BUS: Guide((G,), "The load of the frame mesh."),
     m.FRAMES_TO_BUS_DROPPED: Guide(

@@ -171,11 +171,6 @@ FRAMES_DROPPED_RATE = counter(
     "Frames dropped because the viewer asked for fewer (maxFps).",
     formerly="frames_skipped_rate_total",
 )
-FRAMES_DROPPED_OLD = counter(
-    "frames_dropped_old_total",
-    "Frames dropped because the viewer had a newer one already.",
-    formerly="frames_skipped_old_total",
-)
 FRAMES_DROPPED_GONE = counter(
     "frames_dropped_gone_total",
     "Frames dropped because the viewer left while they were queued.",
@@ -201,7 +196,6 @@ FRAMES_DROPPED: Final[dict[str, CounterName]] = {
     "slow": FRAMES_DROPPED_SLOW,
     "window": FRAMES_DROPPED_WINDOW,
     "rate": FRAMES_DROPPED_RATE,
-    "old": FRAMES_DROPPED_OLD,
     "gone": FRAMES_DROPPED_GONE,
     "undecodable": FRAMES_DROPPED_UNDECODABLE,
     "codec": FRAMES_DROPPED_CODEC,
@@ -209,6 +203,10 @@ FRAMES_DROPPED: Final[dict[str, CounterName]] = {
 FRAMES_UNDECODABLE = counter("frames_undecodable_total", "Frames that could not be decoded where that was necessary.")
 FRAMES_OLD_TERM = counter(
     "frames_old_term_total", "Frames dropped because another publisher had taken the stream over."
+)
+FRAMES_REPEATED = counter(
+    "frames_repeated_total",
+    "Frames of other gateways that came again because somebody asked for the newest one; no viewer gets one twice.",
 )
 FRAMES_TO_BUS = counter(
     "frames_to_bus_total", "Frames sent to other members and to the router, counted once per receiver."

@@ -445,6 +445,7 @@ class RouterClient:
         self._metrics.values[metric_names.FRAME_BYTES_OUT] = self.hub.delivery.frame_bytes_out
         self._metrics.values[metric_names.ALERTS_OUT] = self.hub.delivery.alerts_out
         self._metrics.values[metric_names.FRAMES_OLD_TERM] = self.hub.delivery.old_term_frames
+        self._metrics.values[metric_names.FRAMES_REPEATED] = self.hub.delivery.repeated_frames
         for hop, (all_in_all, late) in self.latency.ledger.judged.items():
             counted, counted_late = COUNTERS[hop]
             self._metrics.values[counted], self._metrics.values[counted_late] = all_in_all, late

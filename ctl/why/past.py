@@ -14,7 +14,6 @@ DROPPED: Final = {
     "slow": "because its socket took no more",
     "window": "because it acknowledged too late",
     "rate": "because it asked for fewer (maxFps)",
-    "old": "because a newer one had been sent",
     "gone": "because it left",
     "undecodable": "because they could not be decoded",
     "codec": "because its reader does not accept their codec",

@@ -123,16 +123,12 @@ def _codec(_view: ViewNow, _rate: float) -> tuple[str, str]:
     return "codec", "its reader does not accept pictures of their codec"
 
 
-def _old(_view: ViewNow, _rate: float) -> tuple[str, str]:
-    return "old", "the others came twice, or after a newer one"
-
-
 def _unknown(_view: ViewNow, _rate: float) -> tuple[str, str]:
     return "unknown", "why is not known"
 
 
 _REASONS: Final = {
-    "window": _window, "rate": _maximum, "mesh": _mesh, "undecodable": _undecodable, "codec": _codec, "old": _old,
+    "window": _window, "rate": _maximum, "mesh": _mesh, "undecodable": _undecodable, "codec": _codec,
 }  # fmt: skip
 
 

@@ -187,10 +187,6 @@ class Mjpeg:
         if not self._accepted.accepts(frame.codec) or not frame.is_key:  # each part must be decodable by itself
             subscription.drop(DropReason.CODEC)
             return
-        newest = subscription.last_frame_id if self._waiting is None else self._waiting.frame_id
-        if frame.frame_id <= newest:
-            subscription.drop(DropReason.OLD)
-            return
         if subscription.sampler is not None and not subscription.sampler.take(now):
             subscription.drop(DropReason.RATE)
             return

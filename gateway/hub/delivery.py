@@ -20,7 +20,7 @@ from watchout.gateway import wire
 from watchout.gateway.hub.newest_frames import NewestFrames
 from watchout.gateway.hub.reports import RouterReports
 from watchout.gateway.hub.streams import LocalStream, Publication, StreamTable, ToMembers, Write
-from watchout.gateway.hub.subscription import DropReason, Subscription
+from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.latency.timed_message import TimedMessage
 
 #: Frame ids have 32 bits on the wire; after this one a stream starts again at 1.
@@ -87,6 +87,7 @@ class Delivery:
         frames_out, frame_bytes_out: Frames written to viewers, and bytes of them.
         alerts_out: Alerts sent to viewers and publishers.
         old_term_frames: Frames from the router that were dropped because their term was over.
+        repeated_frames: Frames from other gateways that were not newer than the last one.
         on_told: Called with stream, alert id, and how many viewers and publishers got an alert; None: nobody asks.
         writing: The bytes that are being written to sockets at this moment, else None. A socket that becomes full
             keeps a part of them, which `WaitingFrames` counts once for all sockets.
@@ -112,7 +113,7 @@ class Delivery:
         #: Streams whose newest frame was handed out or changed status: its size may have changed since.
         self._to_measure: set[str] = set()
         self._alerts_seen: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self.frames_in = self.bytes_in = self.alerts_out = self.old_term_frames = 0
+        self.frames_in = self.bytes_in = self.alerts_out = self.old_term_frames = self.repeated_frames = 0
         self.frames_out = self.frame_bytes_out = 0
         self.writing: bytes | None = None
         self.on_told: OnTold | None = None
@@ -180,7 +181,10 @@ class Delivery:
         else:
             if frame.frame_id < stream.last_frame_id - MAX_FRAME_ID // 2:
                 self.restart_ids(stream)
-            self._deliver(stream, frame, now)
+            if frame.frame_id > stream.last_frame_id:
+                self._deliver(stream, frame, now)
+            else:
+                self._deliver_again(stream, frame, now)
 
     def deliver_early_frame(self, stream: LocalStream, now: float) -> None:
         """Deliver the frame that was held until the owner of its term is known, if there is one."""
@@ -217,28 +221,35 @@ class Delivery:
             for subscription in (*stream.direct_json, *stream.direct_binary):
                 self.stop_direct_writes(subscription)  # the outbound queue drops delta frames up to the next key frame
         queued = list(stream.queued.items())  # first: a direct viewer that becomes full moves to the queued ones
-        if frame.frame_id > stream.last_frame_id:
-            if frame.is_picture and frame.is_key:
-                stream.newest, stream.last_undecodable = frame, None
-            elif not frame.declared_opaque and not frame.is_picture:
-                stream.last_undecodable = frame.term, frame.frame_id, frame.fault
-            stream.last_frame_id, stream.delivered_at = frame.frame_id, now
-            if stream.direct_json:
-                self._write_to_all(frame, frame.json_wire or wire.frame_message(frame, "json"), stream.direct_json)
-            if stream.direct_binary:
-                if frame.has_binary:
-                    encoded = frame.binary_wire or wire.frame_message(frame, "binary")
-                    self._write_to_all(frame, encoded, stream.direct_binary)
-                else:  # no viewer gets it: each counts the drop
-                    queued += [(subscription, stream.video[subscription]) for subscription in stream.direct_binary]
-        else:
-            for subscription in (*stream.direct_json, *stream.direct_binary):
-                subscription.drop(DropReason.OLD)
+        if frame.is_picture and frame.is_key:
+            stream.newest, stream.last_undecodable = frame, None
+        elif not frame.declared_opaque and not frame.is_picture:
+            stream.last_undecodable = frame.term, frame.frame_id, frame.fault
+        stream.last_frame_id, stream.delivered_at = frame.frame_id, now
+        if stream.direct_json:
+            self._write_to_all(frame, frame.json_wire or wire.frame_message(frame, "json"), stream.direct_json)
+        if stream.direct_binary:
+            if frame.has_binary:
+                encoded = frame.binary_wire or wire.frame_message(frame, "binary")
+                self._write_to_all(frame, encoded, stream.direct_binary)
+            else:  # no viewer gets it: each counts the drop
+                queued += [(subscription, stream.video[subscription]) for subscription in stream.direct_binary]
         for subscription, viewer in queued:
             viewer.send_frame(subscription, frame, now)
         # All encodings that local viewers need exist now: this is the frame's full size.
         if stream.newest is frame and (evicted := self.newest_frames.put(stream.id, frame.size_bytes)):
             self._discard(evicted)
+
+    def _deliver_again(self, stream: LocalStream, frame: Frame, now: float) -> None:
+        """Deliver a frame that is not newer than the last one: somebody here asked for the newest, and it was known.
+
+        Only viewers that wait for their first frame get it. For the others nothing arrived, so they miss nothing.
+        """
+        self.repeated_frames += 1
+        for subscription, viewer in list(stream.queued.items()):
+            if subscription.last_frame and subscription.arrived_before == stream.arrived:
+                subscription.arrived_before -= 1
+                viewer.send_frame(subscription, frame, now)
 
     def _write_to_all(self, frame: Frame, encoded: bytes, direct: dict[Subscription, Write]) -> None:
         writes = list(direct.values())  # a copy: a viewer that becomes full leaves `direct` during the loop

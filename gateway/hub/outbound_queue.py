@@ -80,17 +80,16 @@ class OutboundQueue:
         self.blocked = False
 
     def offer_frame(self, subscription: Subscription, frame: Frame, now: float) -> bool:
-        """Return whether the caller writes `frame` now. If not, it waits, or is dropped as too old or over the rate."""
+        """Return whether the caller writes `frame` now. If not, it waits, or is dropped, for example as over the rate.
+
+        The caller offers frames in their order, and none twice.
+        """
         waiting = subscription.waiting_frame
         frame_id = frame.frame_id
         before = subscription.last_frame_id if waiting is None else waiting.frame_id
-        if frame_id != before + 1 or not before:
-            if frame_id <= before:
-                subscription.drop(DropReason.OLD)
-                return False
-            if not frame.is_key:  # the frame that it depends on was dropped
-                subscription.drop(DropReason.UNDECODABLE)
-                return False
+        if (frame_id != before + 1 or not before) and not frame.is_key:  # the frame that it depends on was dropped
+            subscription.drop(DropReason.UNDECODABLE)
+            return False
         if waiting is not None and not frame.kind.policy.replaces(waiting.kind, frame.kind):
             subscription.drop(DropReason.SLOW if self.blocked else DropReason.WINDOW)
             return False

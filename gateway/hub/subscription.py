@@ -29,8 +29,6 @@ class DropReason(enum.StrEnum):
     WINDOW = "window"
     #: It exceeded the subscription's `maxFps`.
     RATE = "rate"
-    #: Its frame id was not higher than that of the last frame written or waiting.
-    OLD = "old"
     #: It was waiting when the subscription or the socket ended.
     GONE = "gone"
     #: It cannot be encoded in the subscription's format, or not be decoded without a frame that was dropped.
@@ -61,7 +59,7 @@ class Subscription:
         window: Most frames that are sent before one is acknowledged; None: the viewer does not acknowledge.
 
     Attributes:
-        last_frame_id: Id of the newest frame that was written; 0: none. Frames with lower ids are dropped.
+        last_frame_id: Id of the newest frame that was written; 0: none.
     """
 
     __slots__ = (
@@ -204,7 +202,8 @@ class Subscription:
     def restart_ids(self) -> None:
         """Prepare for frame ids that start again at 1."""
         self.last_frame_id = 0
-        self.drop_waiting(DropReason.OLD)
+        waits_for_window = self.window is not None and len(self.unacked) >= self.window
+        self.drop_waiting(DropReason.WINDOW if waits_for_window else DropReason.SLOW)  # for the frame with id 1
         self.unacked.clear()
 
     def acknowledge(self, frame_id: int) -> None:

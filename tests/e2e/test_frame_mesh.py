@@ -11,6 +11,7 @@ import pytest
 from tests.e2e.test_bus import House, watching
 from tests.kit.clients import Camera, Clients, Viewer, eventually, http
 from tests.kit.ml_stub import MlStub
+from tests.kit.readers import accounted, gateway_figures
 from watchout.common.bus.mesh import MemberCarrier
 
 COMES_S = 30.0
@@ -61,6 +62,19 @@ async def test_no_frame_for_a_gateway_or_bridge_of_this_machine_goes_through_the
         late = await clients.viewer(far, token)
         await late.subscribe(stream)
         assert (await late.frame())["frameId"] >= 21
+        before = house.figure(far, "frames_repeated_total")
+        for _ in range(3):  # the camera's gateway sends its newest frame again for each
+            picture = await http(f"{far}/streams/{stream}/frame.jpg", token=token)
+            assert (picture.status, int(picture.headers["x-frame-id"])) == (200, late.frame_ids[-1])
+        await camera.show()
+        for each in (viewer, late):
+            await eventually(lambda each=each: each.frame_ids[-1] == late.frame_ids[0] + 1, COMES_S)
+        await eventually(lambda: house.figure(far, "frames_repeated_total") >= before + 3, COMES_S)
+        for each in (viewer, late):
+            await each.leave()
+        await eventually(lambda: house.figure(far, "video_viewers") == 0, COMES_S)  # what they missed is counted then
+        figures = await gateway_figures(far)
+        assert accounted(figures) == figures["frames_out_total"] == len(viewer.frames) + len(late.frames)
     finally:
         await stub.stop()
 

@@ -226,11 +226,24 @@ MUTATIONS: Final = (
         e2e=("tests/e2e/test_slow_viewers.py",),
     ),
     Mutation(
+        name="frames-come-once",
+        rule="a frame that another gateway sends again goes to nobody twice, and nobody misses it",
+        file="gateway/hub/delivery.py",
+        before="            if frame.frame_id > stream.last_frame_id:\n                self._deliver(",
+        after="            if True:\n                self._deliver(",
+        unit=(
+            "tests/unit/gateway/test_hub_viewers.py::test_a_frame_that_comes_again_is_for_those_who_wait_for_their_first_and_is_missed_by_nobody",
+        ),
+        e2e=(
+            "tests/e2e/test_frame_mesh.py::test_no_frame_for_a_gateway_or_bridge_of_this_machine_goes_through_the_router",
+        ),
+    ),
+    Mutation(
         name="picture-stays",
         rule="a frame that is no picture does not replace the newest picture",
         file="gateway/hub/delivery.py",
-        before="            if frame.is_picture and frame.is_key:\n                stream.newest, ",
-        after="            if True:\n                stream.newest, ",
+        before="        if frame.is_picture and frame.is_key:\n            stream.newest, ",
+        after="        if True:\n            stream.newest, ",
         unit=(
             "tests/unit/gateway/test_hub_notices.py::test_what_is_no_picture_never_becomes_the_newest_frame",
             "tests/unit/gateway/test_hub_notices.py::test_what_is_no_picture_replaces_no_newest_frame_of_a_camera_elsewhere",

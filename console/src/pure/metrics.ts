@@ -71,7 +71,6 @@ export const DROPS: readonly [string, string][] = [
   ["frames_dropped_rate_total", "the viewer asked for fewer"],
   ["frames_dropped_slow_total", "the viewer's network was slow"],
   ["frames_dropped_window_total", "the viewer had not acknowledged the ones before"],
-  ["frames_dropped_old_total", "the viewer had a newer one"],
   ["frames_dropped_gone_total", "the viewer left"],
   ["frames_dropped_codec_total", "the reader accepts other codecs"],
   ["frames_dropped_undecodable_total", "not a picture"],

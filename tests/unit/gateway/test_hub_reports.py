@@ -332,7 +332,7 @@ def test_a_router_is_told_of_its_own_streams_alone_and_the_others_lose_nothing(h
     for stream in ("door", "yard"):
         harness.frame(harness.publish(FakePublisher(), stream=stream, term=4))
         FakeViewer(harness.hub).subscribe(stream)
-        reports.count_dropped(stream, {DropReason.OLD: 2})
+        reports.count_dropped(stream, {DropReason.SLOW: 2})
     assert {body.stream for body in reports.snapshot(0.0, of_door)} == {"door"}
     assert {body.stream for body in reports.snapshot(0.0)} == {"door", "yard"}
     of_one = list(reports.stream_metrics(0.0, 500, of_door))

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kit.hub import ANN, FakePublisher, FakeViewer, HubHarness, alert, ms, remote, word
+from tests.kit.hub import (
+    ANN,
+    DirectViewer,
+    FakePublisher,
+    FakeViewer,
+    HubHarness,
+    alert,
+    ms,
+    remote,
+    subscribe_directly,
+    word,
+)
 from watchout.gateway.hub.delivery import MAX_HELD_ALERTS
 from watchout.gateway.hub.streams import CLOSED_KEPT_S
-from watchout.gateway.hub.subscription import Subscription
+from watchout.gateway.hub.subscription import DropReason, Subscription
 from watchout.gateway.model import Owner, StreamState
 
 # ── viewers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -41,6 +52,37 @@ def test_the_newest_frame_of_a_camera_elsewhere_is_asked_for_once_it_is_not_here
     harness.hub.delivery.on_remote_frame(remote(9), 0.0)
     assert not second.subscribe("door", "streaming", "ann")
     assert second.frames == [("door", 9)]
+
+
+def test_a_frame_that_comes_again_is_for_those_who_wait_for_their_first_and_is_missed_by_nobody(
+    harness: HubHarness,
+) -> None:
+    first, slow, direct = FakeViewer(harness.hub), FakeViewer(harness.hub), DirectViewer(harness.hub)
+    first.subscribe("door", "streaming", "ann")
+    slow.subscribe("door", "streaming", "ann")
+    slow.queue.blocked = True
+    subscribe_directly(harness, direct)
+    harness.hub.on_status(word("streaming"), 0.0, ms(0))
+    harness.hub.delivery.on_remote_frame(remote(8), 0.0)
+    harness.hub.delivery.on_remote_frame(remote(9), 0.0)
+    stream = harness.hub.stream("door")
+    assert stream is not None
+    harness.hub.delivery.forget_newest(stream)  # it gave way to those of other streams
+    waiting, later = FakeViewer(harness.hub), FakeViewer(harness.hub)
+    assert waiting.subscribe("door", "streaming", "ann"), "the newest is asked for"
+    assert not later.subscribe("door", "streaming", "ann", last_frame=False)
+    for number in (9, 9, 8):
+        harness.hub.delivery.on_remote_frame(remote(number), 0.0)
+    assert (waiting.frames, later.frames) == ([("door", 9)], [])
+    assert (first.frames, len(direct.got)) == ([("door", 8), ("door", 9)], 2)
+    assert harness.hub.delivery.repeated_frames == 3
+    harness.hub.delivery.on_remote_frame(remote(10), 0.0)
+    viewers = {first: (3, None), waiting: (2, None), later: (1, None), slow: (0, {DropReason.SLOW: 2})}
+    for viewer, (written, dropped) in viewers.items():
+        (subscription,) = viewer.subscriptions
+        assert (subscription.frames_written(stream.arrived), subscription.dropped) == (written, dropped)
+        assert len(viewer.frames) == written
+    assert (direct.subscription.frames_written(stream.arrived), direct.dropped) == (3, {})
 
 
 def test_a_camera_here_without_a_frame_yet_is_not_asked_for_elsewhere(harness: HubHarness) -> None:

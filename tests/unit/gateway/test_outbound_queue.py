@@ -54,15 +54,6 @@ def test_nothing_waits_while_the_socket_takes_bytes() -> None:
     assert queue.next(0.0) is None
 
 
-def test_frames_never_go_back() -> None:
-    queue, door = make(), wish()
-    assert queue.offer_frame(door, frame(5), 0.0)
-    assert not queue.offer_frame(door, frame(5), 0.0)
-    assert not queue.offer_frame(door, frame(4), 0.0)
-    assert queue.offer_frame(door, frame(6), 0.0)
-    assert (door.last_frame_id, door.waiting_frame) == (6, None)
-
-
 def test_streams_do_not_hinder_each_other() -> None:
     queue, door, yard = make(), wish("door"), wish("yard")
     assert queue.offer_frame(door, frame(9), 0.0)
@@ -80,15 +71,6 @@ def test_of_the_frames_that_wait_the_newest_wins() -> None:
     assert queue.depth == (0, 1)
     assert door.dropped == {DropReason.SLOW: 2}
     assert drain(queue) == [b"door 3"]
-    assert not queue.offer_frame(door, frame(3), 0.0)
-
-
-def test_an_older_frame_does_not_take_the_place_of_a_newer_one() -> None:
-    queue, door = make(), wish()
-    queue.blocked = True
-    queue.offer_frame(door, frame(7), 0.0)
-    queue.offer_frame(door, frame(6), 0.0)
-    assert drain(queue) == [b"door 7"]
 
 
 def test_each_stream_has_one_slot() -> None:
@@ -315,16 +297,6 @@ def test_a_frame_over_the_rate_does_not_wait() -> None:
 # ── why a frame was skipped ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_frame_that_is_no_newer_is_counted_as_old() -> None:
-    queue, door = make(), wish()
-    queue.offer_frame(door, frame(5), 0.0)
-    queue.offer_frame(door, frame(5), 0.0)
-    queue.blocked = True
-    queue.offer_frame(door, frame(7), 0.0)
-    queue.offer_frame(door, frame(6), 0.0)
-    assert door.dropped == {DropReason.OLD: 2}
-
-
 def test_a_frame_that_waited_for_the_window_and_is_overtaken_when_it_opens_is_counted() -> None:
     queue, door = make(), wish(window=1)
     assert [queue.offer_frame(door, frame(n), 0.0) for n in (1, 2)] == [True, False]
@@ -343,12 +315,17 @@ def test_a_frame_that_waits_when_its_viewer_leaves_is_counted_as_gone() -> None:
     assert door.dropped == {DropReason.GONE: 1}
 
 
-def test_a_frame_that_waits_when_the_numbers_begin_again_is_counted_as_old() -> None:
-    queue, door = make(), wish()
-    queue.blocked = True
-    queue.offer_frame(door, frame(2**32 - 1), 0.0)
+@pytest.mark.parametrize(("window", "reason"), [(None, DropReason.SLOW), (2, DropReason.SLOW), (1, DropReason.WINDOW)])
+def test_a_frame_that_waits_when_the_numbers_begin_again_gives_way_to_the_first(
+    window: int | None, reason: DropReason
+) -> None:
+    queue, door = make(), wish(window=window)
+    assert queue.offer_frame(door, frame(2**32 - 2), 0.0)
+    queue.blocked = reason is DropReason.SLOW
+    assert not queue.offer_frame(door, frame(2**32 - 1), 0.0)
     door.restart_ids()
-    assert door.dropped == {DropReason.OLD: 1}
+    assert door.dropped == {reason: 1}
+    queue.blocked = True
     queue.offer_frame(door, frame(1), 0.0)
     assert drain(queue) == [b"door 1"]
 

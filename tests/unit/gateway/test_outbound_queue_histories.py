@@ -94,17 +94,17 @@ class AnyHistory(RuleBasedStateMachine):
         if write:
             self.write(wire)
 
-    @rule(name=st.sampled_from("abcd"), step=st.integers(-2, 4))
+    @rule(name=st.sampled_from("abcd"), step=st.integers(1, 4))
     def a_frame_comes(self, name: str, step: int) -> None:
         watched = self.watched[name]
-        number = max(1, watched.newest + step)
+        number = watched.newest + step
         watched.offered += 1
         if self.queue.offer_frame(watched.subscription, frame(number, name), self.now):
             if watched.is_bad(number):
                 watched.subscription.mark_undecodable()
             else:
                 self.write(b"%s %d" % (name.encode(), number))
-        watched.newest = max(watched.newest, number)
+        watched.newest = number
 
     @rule()
     def the_socket_is_full(self) -> None:
@@ -169,7 +169,7 @@ class AnyHistory(RuleBasedStateMachine):
     @invariant()
     def no_reason_is_given_that_cannot_be(self) -> None:
         for watched in (*self.watched.values(), *self.left):
-            possible = {DropReason.OLD, DropReason.SLOW}
+            possible = {DropReason.SLOW}
             subscription = watched.subscription
             if subscription.max_fps:
                 possible.add(DropReason.RATE)
@@ -214,7 +214,7 @@ TestAnyHistory = AnyHistory.TestCase
 TestAnyHistory.settings = settings(max_examples=100, stateful_step_count=50)
 
 
-@given(st.lists(st.integers(1, 50), max_size=60), st.lists(st.booleans(), max_size=60))
+@given(st.sets(st.integers(1, 200), max_size=60).map(sorted), st.lists(st.booleans(), max_size=60))
 @settings(max_examples=80)
 def test_a_viewer_that_catches_up_has_the_newest_frame(numbers: list[int], full: list[bool]) -> None:
     queue, door = make(), wish()
@@ -228,4 +228,4 @@ def test_a_viewer_that_catches_up_has_the_newest_frame(numbers: list[int], full:
             seen.append(b"door %d" % number)
     seen += drain(queue)
     offered = numbers[: min(len(numbers), len(full))]
-    assert seen[-1:] == ([b"door %d" % max(offered)] if offered else [])
+    assert seen[-1:] == ([b"door %d" % offered[-1]] if offered else [])

@@ -53,7 +53,6 @@ def view(**fields: Any) -> ViewNow:
         ({"arrived_fps": 11.0, "max_fps": 25.0}, "mesh", "11 reach its gateway"),
         ({"dropped": {"undecodable": 19.0}}, "undecodable", "the others are no pictures that can be decoded"),
         ({"dropped": {"codec": 19.0}}, "codec", "its reader does not accept pictures of their codec"),
-        ({"dropped": {"old": 19.0}}, "old", "the others came twice, or after a newer one"),
         ({"dropped": {"of a later release": 19.0}}, "unknown", "why is not known"),
         ({"dropped": {"slow": 4.0, "rate": 15.0}, "max_fps": 11.0}, "asked_rate", "it asked for at most 11"),
         ({"dropped": {"slow": 15.0, "rate": 4.0}, "max_fps": 11.0}, "slow_socket", "its socket takes 0.6 MB/s"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kit.hub import FakePublisher, FakeViewer, HubHarness
+from tests.kit.hub import FakePublisher, FakeViewer, HubHarness, ms, remote, word
 from watchout.common.settings import Settings
 from watchout.common.why.incident import IncidentKind
 from watchout.common.why.memory import IncidentMemory
@@ -16,23 +16,22 @@ from watchout.gateway.why.tally import MAX_STREAMS, Ending, Tally
 
 
 @given(
-    st.lists(st.sampled_from(["frame", "block", "drain", "old"]), max_size=40),
+    st.lists(st.sampled_from(["frame", "block", "drain", "again"]), max_size=40),
     st.sampled_from([None, 2.0]), st.sampled_from([None, 1, 3]), st.integers(0, 3),
 )  # fmt: skip
 def test_the_frames_written_are_those_that_arrived_less_those_dropped_and_waiting(
     steps: list[str], max_fps: float | None, window: int | None, before: int
 ) -> None:
     harness = HubHarness()
-    phone, viewer = FakePublisher(), FakeViewer(harness.hub)
-    publication = harness.publish(phone)
-    now = 0.0
+    other, viewer = FakeViewer(harness.hub), FakeViewer(harness.hub)
+    other.subscribe("door", "streaming", "ann")
+    harness.hub.on_status(word("streaming"), 0.0, ms(0))
+    now, number = 0.0, 0
 
-    def frame() -> None:
-        nonlocal now
-        now += 0.1
-        harness.hub.delivery.on_frame(
-            publication, text=b'"AA=="', picture=None, codec=None, timestamp=1, now=now, now_ms=1
-        )
+    def frame(step: int = 1) -> None:
+        nonlocal now, number
+        now, number = now + 0.1, max(1, number + step)
+        harness.hub.delivery.on_remote_frame(remote(number), now)
 
     for _ in range(before):
         frame()
@@ -45,8 +44,8 @@ def test_the_frames_written_are_those_that_arrived_less_those_dropped_and_waitin
             frame()
         elif step == "block":
             viewer.queue.blocked = True
-        elif step == "old":
-            publication.next_frame_id = max(1, publication.next_frame_id - 1)
+        elif step == "again":
+            frame(0)
         else:
             viewer.queue.blocked = False
             while (written := viewer.queue.next(now)) is not None:
