@@ -108,13 +108,20 @@ def tree_faults(root: Path) -> list[str]:
 
 
 def _git(root: Path, *words: str) -> str:
-    return subprocess.run(["git", *words], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+    return _run("git", *words, cwd=root).decode().strip()
 
 
-def _run(*command: str | Path, cwd: Path) -> None:
-    done = subprocess.run([str(word) for word in command], cwd=cwd, check=False, capture_output=True, text=True)
+def _run(*command: str | Path, cwd: Path) -> bytes:
+    """Return the output of a command. Raises `SystemExit` with all that it said, and where it is not installed."""
+    words = [str(word) for word in command]
+    try:
+        done = subprocess.run(words, cwd=cwd, check=False, capture_output=True)
+    except FileNotFoundError:
+        raise SystemExit(f"release: the program {words[0]} is needed, and is not installed") from None
     if done.returncode != 0:
-        raise SystemExit(f"release: {' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
+        said = (done.stdout + done.stderr).decode(errors="replace")
+        raise SystemExit(f"release: {' '.join(words)} failed:\n{said}")
+    return done.stdout
 
 
 def build(root: Path, target: Path) -> list[Path]:
@@ -126,7 +133,7 @@ def build(root: Path, target: Path) -> list[Path]:
     with tempfile.TemporaryDirectory(prefix="watchout-release-") as directory:
         source, made = Path(directory, "source"), Path(directory, "made")
         made.mkdir()
-        archive = subprocess.run(["git", "archive", "HEAD"], cwd=root, check=True, capture_output=True).stdout
+        archive = _run("git", "archive", "HEAD", cwd=root)
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             tar.extractall(source, filter="data")
         # The wheel is built from the source distribution, so that one that lacks a file is noticed.

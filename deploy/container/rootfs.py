@@ -198,7 +198,10 @@ def start_command(root: Path, config: dict[str, str], command: list[str], enviro
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, check=False)
+    try:
+        done = subprocess.run(command, check=False)
+    except FileNotFoundError:
+        raise SystemExit(f"rootfs: the program {command[0]} is needed, and is not installed") from None
     if done.returncode != 0:
         raise SystemExit(f"rootfs: {shlex.join(command)} ended with {done.returncode}")
 
@@ -212,9 +215,12 @@ def main() -> None:
     given = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("rootfs: this needs root")
-    given.directory.mkdir(parents=True)
-    builder = Builder(given.directory, ROOT, given.base)
-    root, config = builder.build(parse(DOCKERFILE.with_name(given.dockerfile).read_text(encoding="utf-8")))
+    try:
+        stages = parse(DOCKERFILE.with_name(given.dockerfile).read_text(encoding="utf-8"))
+        given.directory.mkdir(parents=True)
+        root, config = Builder(given.directory, ROOT, given.base).build(stages)
+    except (OSError, ValueError) as error:
+        sys.exit(f"rootfs: {error}")
     (given.directory / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     print(f"{root}: what the image would contain")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fnmatch
 import importlib.util
 import json
+import os
 import shlex
+import subprocess
 import sys
 import tarfile
 import tomllib
@@ -15,6 +17,7 @@ from types import ModuleType
 import pytest
 
 from tests.kit.processes import REPOSITORY
+from tests.kit.skips import NOT_PERMITTED
 
 FOLDER = REPOSITORY / "deploy/container"
 
@@ -88,3 +91,23 @@ def test_what_the_script_does_not_know_is_refused_and_not_left_out(tmp_path: Pat
     builder = rootfs.Builder(tmp_path / "made", tmp_path, tmp_path / "base.tar")
     with pytest.raises(ValueError, match="not an"):
         builder.build(rootfs.parse(f"FROM debian:bookworm-slim\n{step}\n"))
+
+
+def made_by(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The script, with a search path on which there is no mmdebstrap."""
+    script = [sys.executable, str(FOLDER / "rootfs.py"), *words]
+    return subprocess.run(script, env={"PATH": str(path)}, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason=NOT_PERMITTED + "the script needs root")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["made"], "rootfs: the program mmdebstrap is needed, and is not installed\n"),
+        (["."], "rootfs: [Errno 17] File exists: "),
+        (["made", "--dockerfile", "none"], "rootfs: [Errno 2] No such file or directory: "),
+    ],
+)
+def test_what_the_script_lacks_is_said_in_a_line(tmp_path: Path, words: list[str], says: str) -> None:
+    done = made_by(tmp_path, str(tmp_path / words[0]), *words[1:])
+    assert (done.returncode, done.stderr[: len(says)], done.stderr.count("\n")) == (1, says, 1)

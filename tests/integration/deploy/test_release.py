@@ -122,6 +122,8 @@ def test_the_command_says_what_is_wrong_and_exits_with_1(tree: Path) -> None:
     git(tree, "commit", "-qam", "two")
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.stdout == f"{VERSION} can be released\n"
+    done = subprocess.run(command, env={"PATH": ""}, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "release: the program git is needed, and is not installed\n")
 
 
 def test_files_that_lack_something_are_no_release(tmp_path: Path) -> None:
