@@ -38,13 +38,15 @@ class StreamState:
     """Status, owner and term of a stream; of two states of one stream, the one with the higher term holds.
 
     The hub returns it for streams of this gateway, `RouterClient.find` for all others. `owner` is None while nobody
-    has registered the stream. `info` is what its camera says of itself, as JSON; "": nothing.
+    has registered the stream. `info` is what its camera says of itself, as JSON; "": nothing. `alerts_after` is set in
+    the reply of a router: its epoch, and the number of the last alert that it had accepted then.
     """
 
     status: StreamStatus = "offline"
     owner: Owner | None = None
     term: int = 0
     info: str = ""
+    alerts_after: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

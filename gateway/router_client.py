@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -278,7 +279,10 @@ class RouterClient:
         if not isinstance(reply, OwnerReply):
             raise unexpected(reply)
         owner = None if reply.user is None else Owner(reply.user, frozenset(reply.organizations))
-        return self.hub.newest_state(stream, StreamState(reply.status, owner, reply.term, reply.info))
+        newest = self.hub.newest_state(stream, StreamState(reply.status, owner, reply.term, reply.info))
+        if not reply.alerts_epoch:  # a router of the former release
+            return newest
+        return dataclasses.replace(newest, alerts_after=(reply.alerts_epoch, reply.last_alert))
 
     async def place_of(self, stream: str) -> Place | None:
         """Return where a stream is published now; None: nowhere. Raises `RouterUnavailable`.

@@ -171,6 +171,7 @@ class MessageHandler:
                 send_all(self.streams.set_publication(member, body, now_ms))
             case Interest():
                 send_all(self.streams.set_interest(member, body, now, now_ms))
+                self.alerts.send_missed(member, body)
             case SnapshotEnd():
                 send_all(self.streams.end_snapshot(member, now, now_ms))
                 self.alerts.resume(member, body.alerts_epoch, body.last_alert)
@@ -236,11 +237,16 @@ class MessageHandler:
                 self.alerts.acknowledge(member, body, now, now_ms)
 
     def _look_up_owner(self, body: OwnerLookup) -> OwnerReply | RefusedReply:
-        """Return the owner of a stream, and on request where its publisher's gateway said that it is."""
+        """Return the owner of a stream and the last alert, or on request where its publisher's gateway said it is."""
         reply = self.streams.look_up_owner(body.request, body.stream)
-        stream = self.streams.get(body.stream) if body.place else None
+        if not isinstance(reply, OwnerReply):
+            return reply
+        if not body.place:
+            last_alert = self.alerts.log.last
+            return msgspec.structs.replace(reply, alerts_epoch=self.alerts.epoch, last_alert=last_alert)
+        stream = self.streams.get(body.stream)
         gateway = None if stream is None else self.members.get(stream.gateway or b"")
-        if gateway is None or not isinstance(reply, OwnerReply):
+        if gateway is None:
             return reply
         return msgspec.structs.replace(reply, host=gateway.hello.host, url=gateway.hello.url)
 

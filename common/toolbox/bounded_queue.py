@@ -37,6 +37,10 @@ class BoundedQueue(Generic[K, V]):
         """Iterate over the values, oldest first."""
         return (value for value, _ in self._entries.values())
 
+    def newest_first(self) -> Iterator[V]:
+        """Iterate over the values, newest first. The queue must not change meanwhile."""
+        return (value for value, _ in reversed(self._entries.values()))
+
     def items(self) -> Iterator[tuple[K, V]]:
         """Iterate over keys and values, oldest first. The queue must not change meanwhile."""
         return ((key, value) for key, (value, _) in self._entries.items())

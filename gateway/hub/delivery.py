@@ -337,7 +337,7 @@ class Delivery:
             stamps: When it and its frame passed the points of their way; None: it is not measured.
         """
         stream = self._streams.get(alert.stream_id)
-        if stream is None:
+        if stream is None or not stream.wants_alerts:
             return
         seen = (alert.stream_id, alert.id)
         if seen in self._alerts_seen:  # a bridge repeats an alert when the confirmation was lost
@@ -361,7 +361,7 @@ class Delivery:
         `repeated`: the router sends it again after a loss; it goes only to those who were there at that time.
         """
         stream = self._streams.get(alert.stream_id)
-        if stream is None:
+        if stream is None or not stream.wants_alerts:
             return
         key = acknowledged_key(alert.id)
         seen = (alert.stream_id, key)

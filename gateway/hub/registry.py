@@ -217,7 +217,7 @@ class Hub:
             subscription: What the viewer wants.
             viewer: Receives frames and messages.
             state: The `newest_state` of the stream, by which the viewer's permission was judged in this same turn of
-                the loop.
+                the loop. A viewer with alerts gets those that the router accepted after `state.alerts_after`.
             now: Seconds of the loop's clock.
             now_ms: Milliseconds since the epoch.
             held: Send neither status nor frames before `begin_delivery`. Alerts are kept in
@@ -232,7 +232,7 @@ class Hub:
         stream.viewers[subscription] = viewer
         subscription.subscribed_ms = now_ms
         self._count_viewer(stream, subscription, 1)
-        self.reports.interest_changed(stream.id)
+        self.reports.interest_changed(stream.id, state.alerts_after if subscription.alerts else None)
         return False if held else self.begin_delivery(subscription, viewer, now, now_ms)
 
     def begin_delivery(self, subscription: Subscription, viewer: Viewer, now: float, now_ms: int) -> bool:

@@ -60,7 +60,8 @@ class RouterReports:
         #: Owners of the streams that ended here; times in seconds since the epoch.
         self._reservations = Reservations(keep_s=reserved_s, per_user=reserved_per_user, total=RESERVED_TOTAL)
         self._changed_publications: set[str] = set()
-        self._changed_interest: set[str] = set()
+        #: By stream, with epoch and number of the alert after which the router is to send those of the stream, or None.
+        self._changed_interest: dict[str, tuple[int, int] | None] = {}
         self._released: list[Release] = []
         self._drop_counts: dict[tuple[str, str], int] = {}
         #: Streams that had frames since `stream_metrics` was called. `Delivery` adds to this same set.
@@ -73,9 +74,18 @@ class RouterReports:
         self._changed_publications.add(stream_id)
         self._wake()
 
-    def interest_changed(self, stream_id: str) -> None:
-        """Record that the subscriptions to a stream changed."""
-        self._changed_interest.add(stream_id)
+    def interest_changed(self, stream_id: str, alerts_after: tuple[int, int] | None = None) -> None:
+        """Record that the subscriptions to a stream changed.
+
+        Args:
+            stream_id: The stream.
+            alerts_after: Epoch of a router, and number of its last alert when it was asked for the stream. The router
+                is told so, and sends the alerts that it accepts before it knows of the interest. The earliest of
+                several counts.
+        """
+        known = self._changed_interest.get(stream_id)
+        earliest = min(filter(None, (known, alerts_after)), default=None)
+        self._changed_interest[stream_id] = earliest
         self._notices.mark_demand(stream_id)
         self._wake()
 
@@ -122,13 +132,13 @@ class RouterReports:
         """Return the current state of all that changed since the last call. `now` in seconds."""
         released, self._released = self._released, []
         publications, self._changed_publications = self._changed_publications, set()
-        interest, self._changed_interest = self._changed_interest, set()
+        interest, self._changed_interest = self._changed_interest, {}
         yield from released
         for stream_id in publications:
             if stream_id in self._table.publications:
                 yield self._publication(stream_id, now)
-        for stream_id in interest:
-            yield self._interest(stream_id)
+        for stream_id, alerts_after in interest.items():
+            yield self._interest(stream_id, alerts_after)
 
     def snapshot(self, now: float, own: StreamFilter = None) -> Iterator[PublicationState | Interest]:
         """Return all publications and interest of the router's streams, `own`, when this gateway joins it.
@@ -198,10 +208,11 @@ class RouterReports:
             forwarding=bool(p.receivers),
         )
 
-    def _interest(self, stream_id: str) -> Interest:
+    def _interest(self, stream_id: str, alerts_after: tuple[int, int] | None = None) -> Interest:
         stream = self._table.streams.get(stream_id)
         if stream is None:
             return Interest(stream=stream_id, viewers=0, alert_viewers=0)
+        alerts_epoch, last_alert = alerts_after or (0, 0)
         return Interest(
             stream=stream_id,
             viewers=len(stream.video),
@@ -210,6 +221,8 @@ class RouterReports:
             floor=stream.last_frame_id,
             user=stream.owner.user_id if stream.owner is not None else None,
             organizations=tuple(sorted(stream.owner.organizations)) if stream.owner is not None else (),
+            alerts_epoch=alerts_epoch,
+            last_alert=last_alert,
         )
 
 

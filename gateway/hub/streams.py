@@ -211,6 +211,11 @@ class LocalStream:
     direct_binary: dict[Subscription, Write] = field(default_factory=dict)
 
     @property
+    def wants_alerts(self) -> bool:
+        """Whether a viewer here, or the publisher, wants the alerts of the stream."""
+        return bool(self.alert_viewers) or (self.publication is not None and self.publication.wants_alerts)
+
+    @property
     def state(self) -> StreamState:
         """Status, owner and term as this gateway knows them."""
         return StreamState(self.status, self.owner, self.term, self.info)

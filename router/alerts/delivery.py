@@ -18,6 +18,7 @@ from watchout.common.bus.messages import (
     AcknowledgeRequest,
     AlertNotification,
     AlertStamps,
+    Interest,
     RaiseAlert,
     RefusedReply,
 )
@@ -28,7 +29,7 @@ from watchout.common.why.incident import Incident, IncidentKind
 from watchout.common.why.memory import IncidentMemory
 from watchout.router.alerts.escalation import Escalations
 from watchout.router.alerts.ids import AlertIds
-from watchout.router.alerts.log import AlertLog
+from watchout.router.alerts.log import AlertLog, LoggedAlert
 from watchout.router.alerts.recent import RecentAlerts
 from watchout.router.alerts.replay import AlertReplay
 from watchout.router.outbox import Outbox
@@ -38,6 +39,8 @@ from watchout.router.webhook.events import acknowledged_event, alert_event
 if TYPE_CHECKING:  # loaded where a webhook is set
     from watchout.router.webhook.sender import WebhookSender
 
+#: Alerts of one stream that are sent to a gateway because its interest came after them; the newest ones, at most.
+MAX_MISSED: Final = 1_000
 #: What may happen to one alert many times.
 _REPEATED: Final = frozenset({IncidentKind.DUPLICATE, IncidentKind.REDELIVERED})
 
@@ -209,21 +212,44 @@ class AlertDelivery:
         if self.replay.resume(member, last_alert if alerts_epoch == self.epoch else 0):
             self._send_batch(member)
 
+    def send_missed(self, member: bytes, interest: Interest) -> None:
+        """Send a gateway the alerts of a stream that were accepted before its interest in them arrived here.
+
+        A viewer gets all alerts from the moment on at which it is told that it is subscribed: that is when the router
+        has replied to the look-up of the stream, and the interest follows. The gateway ignores alerts that it has.
+
+        Args:
+            member: The gateway.
+            interest: Its interest. The number in it counts only for this router; of another one's viewers all alerts
+                here are later, and those that a former router accepted carry that time.
+
+        """
+        if not interest.alerts_epoch or not interest.alert_viewers:
+            return
+        is_own = interest.alerts_epoch == self.epoch
+        after = interest.last_alert if is_own else 0
+        for logged in self.log.of_stream_after(interest.stream, after, MAX_MISSED):
+            self._send_again(member, logged, None if is_own else logged.at)
+
+    def _send_again(self, member: bytes, logged: LoggedAlert, at: int | None) -> None:
+        """Send an alert, or an acknowledgement, that was accepted before; `at` as in `AlertNotification`."""
+        self.metrics.count(metric_names.ALERTS_REDELIVERED)
+        if logged.acknowledgement is None:
+            self._remember(IncidentKind.REDELIVERED, logged.alert, clock.now_ms())
+        notification = AlertNotification(
+            alert=logged.alert,
+            number=logged.number,
+            at=logged.at if logged.acknowledgement is not None else at,
+            acknowledgement=logged.acknowledgement,
+            repeated=logged.acknowledgement is not None and at is not None,
+        )
+        self.outbox.send(member, notification)
+
     def _send_batch(self, member: bytes) -> None:
         """Send the next batch of missed alerts, and the following one in the next turn of the event loop."""
         batch = self.replay.next_batch(member)
         for logged in batch:
             if member in self.streams.alert_receivers(logged.stream_id)[0]:
-                self.metrics.count(metric_names.ALERTS_REDELIVERED)
-                if logged.acknowledgement is None:
-                    self._remember(IncidentKind.REDELIVERED, logged.alert, clock.now_ms())
-                notification = AlertNotification(
-                    alert=logged.alert,
-                    number=logged.number,
-                    at=logged.at,
-                    acknowledgement=logged.acknowledgement,
-                    repeated=logged.acknowledgement is not None,
-                )
-                self.outbox.send(member, notification)
+                self._send_again(member, logged, logged.at)
         if batch:
             asyncio.get_running_loop().call_soon(self._send_batch, member)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final
 
 from watchout.common.alerts.acknowledgement import Acknowledgement
@@ -91,6 +91,17 @@ class AlertLog:
             return []
         skip = max(0, number + 1 - oldest[1].number)
         return [logged for _, logged in islice(self._logged, skip, skip + limit)]
+
+    def of_stream_after(self, stream_id: str, number: int, limit: int) -> list[LoggedAlert]:
+        """Return the last `limit` alerts of a stream after this number that are still logged, oldest first.
+
+        Looks at no more entries than came after this number.
+        """
+        if number >= self.last:
+            return []
+        later = takewhile(lambda logged: logged.number > number, (logged for _, logged in self._logged.newest_first()))
+        found = list(islice((logged for logged in later if logged.stream_id == stream_id), limit))
+        return found[::-1]
 
     def prune(self, now: float) -> None:
         """Forget alerts older than `keep_s`."""

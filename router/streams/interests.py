@@ -89,13 +89,17 @@ class Interests:
         return [Send(member, update) for member in stream.interests if member != stream.gateway]
 
     def alert_receivers(self, name: str) -> tuple[list[bytes], int]:
-        """Return the members that an alert of this stream goes to, and how many viewers and publishers that reaches."""
+        """Return the members that an alert of this stream goes to, and how many viewers and publishers that reaches.
+
+        The publisher's gateway is always among them: it tells its clients that they are registered, or subscribed to a
+        stream of its own, before what they want has arrived here.
+        """
         stream = self._table.get(name)
         if stream is None:
             return [], 0
         members = {m: i.alert_viewers for m, i in stream.interests.items() if i.alert_viewers}
-        if stream.gateway is not None and stream.wants_alerts:
-            members[stream.gateway] = members.get(stream.gateway, 0) + 1
+        if stream.gateway is not None:
+            members[stream.gateway] = members.get(stream.gateway, 0) + stream.wants_alerts
         return list(members), sum(members.values())
 
     def fetch_newest(self, member: bytes, name: str) -> list[Send]:

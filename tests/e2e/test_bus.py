@@ -33,9 +33,10 @@ class House:
         self.router = started.start("router")
         self.gateways: list[tuple[Process, str]] = []
 
-    async def add_gateway(self) -> str:
+    async def add_gateway(self, **environ: str) -> str:
         port = free_port() if self.gateways else self.started.port
-        process = self.started.start("gateway", {"WATCHOUT_PORT": str(port), "HONCHO_PROCESS_NAME": f"gateway.{port}"})
+        named = {"WATCHOUT_PORT": str(port), "HONCHO_PROCESS_NAME": f"gateway.{port}"}
+        process = self.started.start("gateway", {**named, **environ})
         await asyncio.to_thread(self.started.wait_ready)
         url = f"http://127.0.0.1:{port}"
         self.gateways.append((process, url))

@@ -55,9 +55,9 @@ def asked(started: Watchout) -> Any:
     return None if told.returncode else json.loads(told.stdout)
 
 
-async def two_gateways(started: Watchout) -> tuple[House, str, str]:
+async def two_gateways(started: Watchout, **of_the_second: str) -> tuple[House, str, str]:
     house = House(started)
-    return house, await house.add_gateway(), await house.add_gateway()
+    return house, await house.add_gateway(), await house.add_gateway(**of_the_second)
 
 
 async def test_everything_works_with_the_documented_permissions_and_no_frame_crosses_nats(

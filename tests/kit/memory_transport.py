@@ -157,7 +157,10 @@ class MemoryRouterTransport:
 
 
 class MemoryMemberTransport:
-    """A member's end of a slot, a `MemberTransport`; made by `MemoryBus.open_slot`."""
+    """A member's end of a slot, a `MemberTransport`; made by `MemoryBus.open_slot`.
+
+    From the first control message on of which `is_late` says so, all that the member sends waits for `let_go`.
+    """
 
     malformed = 0
     frames_dropped = 0
@@ -175,8 +178,20 @@ class MemoryMemberTransport:
         self.on_control = on_control
         self.on_frame = on_frame
         self.frames_sent = 0
+        self.is_late: Callable[[bytes], bool] = lambda _message: False
+        self.late: list[bytes] = []
+
+    def let_go(self) -> None:
+        """Deliver what waits, in its order, and what follows at once."""
+        self.is_late = lambda _message: False
+        late, self.late = self.late, []
+        for message in late:
+            self.send_control(message)
 
     def send_control(self, message: bytes) -> bool:
+        if self.late or self.is_late(message):
+            self.late.append(message)
+            return True
         routers = self._bus.routers[self.slot]
         for router in routers:
             if self._bus.passes(router, self):

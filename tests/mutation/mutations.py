@@ -340,6 +340,34 @@ MUTATIONS: Final = (
         unit=("tests/unit/mlbridge/test_alert_sender.py",),
         e2e=("tests/e2e/test_alerts_once.py",),
     ),
+    Mutation(
+        name="alerts-before-interest",
+        rule="a gateway gets the alerts that were accepted between its look-up of a stream and its interest in it",
+        file="router/handler.py",
+        before="                self.alerts.send_missed(member, body)\n",
+        after="",
+        unit=(
+            "tests/unit/router/test_handler.py::test_whoever_looked_a_stream_up_gets_each_alert_after_the_reply_however_late_its_interest_comes",
+        ),
+        e2e=(
+            "tests/e2e/test_late_reports.py::test_an_alert_overtakes_the_interest_on_another_connection_to_nats",
+            "tests/e2e/test_late_reports.py::test_a_viewer_gets_each_alert_after_the_answer_once_and_none_before",
+        ),
+    ),
+    Mutation(
+        name="alerts-of-own-streams",
+        rule="the gateway of a publisher gets every alert of the stream from the grant on",
+        file="router/streams/interests.py",
+        before="        if stream.gateway is not None:\n            members",
+        after="        if stream.gateway is not None and stream.wants_alerts:\n            members",
+        unit=(
+            "tests/unit/router/streams/test_interests.py::test_the_gateway_of_the_camera_gets_each_alert_from_the_grant_on_and_counts_where_it_wants_it",
+        ),
+        e2e=(
+            "tests/e2e/test_late_reports.py::test_a_viewer_at_the_gateway_of_the_camera_misses_none_either",
+            "tests/e2e/test_late_reports.py::test_a_camera_misses_none_after_its_answer",
+        ),
+    ),
     # ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────
     Mutation(
         name="curve-allow-list",

@@ -103,6 +103,8 @@ class Interest(Message, frozen=True, tag="interest"):
     `viewers` is the number of those that receive frames, `alert_viewers` of those that receive alerts. `max_fps` is the
     highest rate that one of them wants, absent: every frame. `floor` is the id of the last frame that the gateway
     received, and `user` the stream's owner where known: a router that has just started learns both from it.
+    `alerts_epoch` and `last_alert` (`alerts_heard` on the wire), copied from the `OwnerReply` before: the router sends
+    the later alerts of the stream that it has accepted already; epoch 0: none.
     """
 
     stream: StreamId
@@ -112,6 +114,8 @@ class Interest(Message, frozen=True, tag="interest"):
     floor: FrameId = 0
     user: Text | None = None
     organizations: Organizations = ()
+    alerts_epoch: Count = 0
+    last_alert: Count = msgspec.field(default=0, name="alerts_heard")
 
 
 class SnapshotEnd(Message, frozen=True, tag="synced"):

@@ -37,7 +37,9 @@ class OwnerReply(Message, frozen=True, tag="found"):
     """Reply to an `OwnerLookup`: owner and status of the stream.
 
     An unknown stream has no user, term 0, and is offline. `info` is what the camera says of itself, as JSON. `host` and
-    `url`, if they were asked for, are those that the publisher's gateway gave in its `Hello`.
+    `url`, if they were asked for, are those that the publisher's gateway gave in its `Hello`. `last_alert`
+    (`alerts_heard` on the wire) is the number of the last alert that the router of epoch `alerts_epoch` had accepted
+    then, of whichever stream: a viewer whose subscription begins with this reply gets the later ones.
     """
 
     request: Count
@@ -49,6 +51,8 @@ class OwnerReply(Message, frozen=True, tag="found"):
     info: Info = ""
     host: Text = ""
     url: Text = ""
+    alerts_epoch: Count = 0
+    last_alert: Count = msgspec.field(default=0, name="alerts_heard")
 
 
 class AcceptedReply(Message, frozen=True, tag="accepted"):

@@ -35,6 +35,11 @@ def test_a_value_over_the_bound_stays_alone() -> None:
     assert (list(queue), dropped) == (["1"], ["0"])
 
 
+def test_the_newest_come_first_where_they_are_asked_for_so() -> None:
+    queue, _ = filled([1] * 5)
+    assert list(queue.newest_first()) == ["4", "3", "2"]
+
+
 def test_a_value_can_be_removed_by_its_key() -> None:
     queue, _ = filled([10, 20, 30])
     assert (queue.pop(1), list(queue), queue.bytes) == ("1", ["0", "2"], 40)

@@ -47,6 +47,26 @@ def test_an_alert_of_a_stream_that_nobody_here_knows_is_nothing(harness: HubHarn
     assert harness.hub.delivery.alerts_out == 0
 
 
+@pytest.mark.parametrize("published", [True, False])
+def test_an_alert_that_nobody_here_wants_is_told_to_nobody_and_to_who_comes_when_it_is_sent_again(
+    harness: HubHarness, published: bool
+) -> None:
+    told: list[str] = []
+    harness.hub.delivery.on_told = lambda _stream, name, _viewers, _publishers: told.append(name)
+    if published:
+        harness.publish(FakePublisher())
+    FakeViewer(harness.hub).subscribe("door", alerts=False)
+    harness.hub.delivery.on_alert(alert(1))
+    harness.hub.delivery.on_acknowledged(alert(1), GIVEN, repeated=False)
+    assert told == []
+    screen = FakeViewer(harness.hub)
+    screen.subscribe("door")
+    harness.hub.delivery.on_alert(alert(1))
+    harness.hub.delivery.on_acknowledged(alert(1), GIVEN, repeated=False)
+    assert [m["type"] for m in screen.messages] == ["status", "alert", "alert-acknowledged"]
+    assert told == ["a1"]
+
+
 GIVEN = Acknowledgement(user="bob", at=50_000, note="seen")
 
 

@@ -304,6 +304,43 @@ def test_what_is_here_is_counted(harness: HubHarness) -> None:
     assert harness.hub.counts() == {"publishers": 1, "video_viewers": 1, "alert_viewers": 3}
 
 
+def watch(
+    harness: HubHarness, alerts_after: tuple[int, int] | None, *, alerts: bool = True, held: bool = False
+) -> None:
+    subscription = Subscription("door", ANN, video=False, alerts=alerts)
+    state = StreamState("streaming", owned_by("ann"), alerts_after=alerts_after)
+    harness.hub.subscribe(subscription, FakeViewer(harness.hub), state, 0.0, ms(0.0), held=held)
+
+
+def alerts_after(harness: HubHarness) -> list[tuple[int, int]]:
+    told = list(harness.hub.reports.changes(0.0))
+    return [(each.alerts_epoch, each.last_alert) for each in told if isinstance(each, Interest)]
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_the_router_is_told_after_which_alert_the_first_of_the_viewers_has_subscribed(
+    harness: HubHarness, held: bool
+) -> None:
+    for after in ((5, 9), (5, 7), None, (5, 8)):
+        watch(harness, after, held=held)
+    assert alerts_after(harness) == [(5, 7)]
+    watch(harness, (5, 3), held=held)
+    watch(harness, (4, 30), held=held)
+    assert alerts_after(harness) == [(4, 30)], "that of a former router is earlier"
+    watch(harness, None, held=held)
+    assert alerts_after(harness) == [(0, 0)], "it is told once"
+
+
+def test_who_wants_no_alerts_and_a_snapshot_name_none(harness: HubHarness) -> None:
+    watch(harness, (5, 9), alerts=False)
+    assert alerts_after(harness) == [(0, 0)]
+    watch(harness, (5, 9))
+    (told,) = harness.hub.reports.snapshot(0.0)
+    assert isinstance(told, Interest)
+    assert (told.alerts_epoch, told.last_alert) == (0, 0), "the end of the snapshot says what this gateway has"
+    assert alerts_after(harness) == [(5, 9)]
+
+
 @pytest.mark.parametrize(
     "change",
     [

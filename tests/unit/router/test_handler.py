@@ -351,6 +351,22 @@ def test_an_alert_is_accepted_and_its_sender_told(place: Place) -> None:
     assert [notified.alert.id for notified in place.take(OTHER)] == ["a1"]
 
 
+def test_whoever_looked_a_stream_up_gets_each_alert_after_the_reply_however_late_its_interest_comes(
+    place: Place,
+) -> None:
+    place.send(GATEWAY, RaiseAlert(request=1, alert=alert("a1")))
+    place.send(OTHER, OwnerLookup(request=2, stream="cam"))
+    (found,) = place.take(OTHER, OwnerReply)
+    assert (found.alerts_epoch, found.last_alert) == (EPOCH, 1)
+    place.send(GATEWAY, RaiseAlert(request=3, alert=alert("a2")))
+    late = Interest(
+        stream="cam", viewers=1, alert_viewers=1, alerts_epoch=found.alerts_epoch, last_alert=found.last_alert
+    )
+    place.send(OTHER, late)
+    place.send(GATEWAY, RaiseAlert(request=4, alert=alert("a3")))
+    assert [told.alert.id for told in place.take(OTHER, AlertNotification)] == ["a2", "a3"]
+
+
 async def test_a_gateway_that_greets_again_gets_what_it_missed_once_it_has_said_what_it_has(place: Place) -> None:
     place.watch()
     place.send(GATEWAY, RaiseAlert(request=1, alert=alert("a1")))
@@ -502,7 +518,7 @@ async def test_what_depends_on_publishers_waits_until_the_gateways_have_reported
     assert len(place.take(GATEWAY)) == 1, "a query waits for nothing"
     assert place.asked[0][1] is True
     place.handler.end_startup()
-    replies = [body for body in place.take(OTHER) if not isinstance(body, StatusUpdate)]
+    replies = [body for body in place.take(OTHER) if not isinstance(body, StatusUpdate | AlertNotification)]
     assert [(type(body), body.request) for body in replies] == [
         (GrantedReply, 1), (OwnerReply, 2), (AcceptedReply, 3),
     ]  # fmt: skip

@@ -276,6 +276,21 @@ def test_the_log_gives_what_came_after_a_number_in_order_and_so_many() -> None:
     assert log.after(3, 1)[0].at == 9
 
 
+def test_the_log_gives_the_last_of_one_stream_after_a_number_in_order() -> None:
+    log = AlertLog(max_alerts=5)
+    for number, stream in enumerate(("cam", "cam", "door", "cam", "door", "cam"), 1):
+        log.add(one := alert(str(number), stream), one.to_json(), 0, 0.0)
+
+    def found(stream: str, after: int, limit: int = 10) -> list[int]:
+        return [each.number for each in log.of_stream_after(stream, after, limit)]
+
+    assert found("cam", 0) == found("cam", 1) == [2, 4, 6], "the first one is not kept any more"
+    assert found("cam", 2) == [4, 6]
+    assert found("door", 2) == [3, 5]
+    assert found("cam", 0, limit=2) == [4, 6]
+    assert found("cam", 6) == found("cam", 9) == found("yard", 0) == []
+
+
 def test_the_log_is_bounded_in_number_bytes_and_age_and_says_what_is_left() -> None:
     few = AlertLog(max_alerts=2)
     small = AlertLog(max_bytes=5000)

@@ -177,6 +177,44 @@ async def test_of_what_was_missed_only_streams_with_interest_are_sent(place: Pla
     assert [notification.alert.id for notification in place.notified(GATEWAY)] == ["a2"]
 
 
+def wants(epoch: int, last: int, alert_viewers: int = 1) -> Interest:
+    """The interest of a gateway that was told of an alert before."""
+    return Interest(stream="cam", viewers=1, alert_viewers=alert_viewers, alerts_epoch=epoch, last_alert=last)
+
+
+def test_a_gateway_gets_what_was_accepted_between_its_look_up_and_its_interest(place: Place) -> None:
+    for name, stream in (("a1", "cam"), ("a2", "cam"), ("a3", "door"), ("a4", "cam")):
+        place.accept(name, stream=stream)
+    place.delivery.send_missed(GATEWAY, wants(EPOCH, 1))
+    told = [(each.number, each.alert.id, each.at) for each in place.notified(GATEWAY)]
+    assert told == [(2, "a2", None), (4, "a4", None)], "as they were new: its viewers were there before them"
+    assert place.count(metric_names.ALERTS_REDELIVERED) == 2
+
+
+def test_of_a_former_routers_number_all_is_later_and_carries_the_time_of_its_acceptance(place: Place) -> None:
+    place.accept("old", accepted_at=NOW_MS - 5000)
+    place.accept("new")
+    place.delivery.send_missed(GATEWAY, wants(EPOCH - 1, 7))
+    told = [(each.alert.id, each.at) for each in place.notified(GATEWAY)]
+    assert told == [("old", NOW_MS - 5000), ("new", NOW_MS)]
+
+
+@pytest.mark.parametrize("interest", [wants(EPOCH, 2), wants(0, 0), wants(EPOCH, 0, alert_viewers=0)])
+def test_an_interest_that_missed_nothing_or_wants_no_alerts_gets_none(place: Place, interest: Interest) -> None:
+    place.accept("a1")
+    place.accept("a2")
+    place.delivery.send_missed(GATEWAY, interest)
+    assert place.notified(GATEWAY) == []
+
+
+def test_of_very_many_missed_ones_the_newest_are_sent(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watchout.router.alerts.delivery.MAX_MISSED", 2)
+    for name in ("a1", "a2", "a3"):
+        place.accept(name)
+    place.delivery.send_missed(GATEWAY, wants(EPOCH, 0))
+    assert [each.alert.id for each in place.notified(GATEWAY)] == ["a2", "a3"]
+
+
 async def test_a_member_that_did_not_join_anew_gets_nothing_a_second_time(place: Place) -> None:
     place.interest(GATEWAY, 1)
     place.accept()

@@ -136,9 +136,17 @@ def test_an_alert_goes_to_alert_viewers_and_to_the_camera_that_wants_it(room: Ro
     assert room.streams.alert_receivers("cam") == ([A, B], 5)
 
 
-def test_a_camera_that_wants_no_alerts_gets_none(room: Room) -> None:
-    room.publish(A)
-    assert room.streams.alert_receivers("cam") == ([], 0)
+def test_the_gateway_of_the_camera_gets_each_alert_from_the_grant_on_and_counts_where_it_wants_it(room: Room) -> None:
+    term = room.granted(A).term
+    assert room.streams.alert_receivers("cam") == ([A], 0)
+    room.hold(A, term)
+    assert room.streams.alert_receivers("cam") == ([A], 0)
+    room.interest(A, alerts=2)
+    assert room.streams.alert_receivers("cam") == ([A], 2)
+    room.granted(B)
+    assert room.streams.alert_receivers("cam") == ([A, B], 2)
+    room.interest(A, viewers=0)
+    assert room.streams.alert_receivers("cam") == ([B], 0)
 
 
 def test_an_alert_reaches_viewers_of_a_stream_without_a_camera(room: Room) -> None:
