@@ -508,6 +508,7 @@ OWN_TIMERS: dict[str, set[str]] = {"common/bus/zeromq/control.py": {"_drain"}}
 OWN_LOOPS: dict[str, set[str]] = {
     "common/bus/client.py": {"request"},
     "common/bus/nats/homeward.py": {"run"},
+    "common/bus/zeromq/frame_sockets.py": {"next_connection"},
     "gateway/revalidation.py": {"check_changed"},
     "identity/sources/listen.py": {"run", "_listen"},
 }

@@ -14,13 +14,11 @@ from typing import Final
 from watchout.common import log
 from watchout.common.errors import StartError
 from watchout.common.settings import Settings
+from watchout.common.toolbox.file_stamps import FileStamps, file_stamps
 from watchout.gateway.listen.tls_session import TlsBuffers, TlsSession
 
 #: Seconds between two checks of the files.
 LOOK_EVERY_S: Final = 60.0
-
-#: Modification time in ns, size and inode of each file.
-_Stamp = tuple[tuple[int, int, int], ...]
 
 _log = log.get("gateway.listen.tls")
 
@@ -39,7 +37,7 @@ class Certificate:
     def __init__(self, cert: Path, key: Path | None) -> None:
         self._cert = cert
         self._key = key
-        self._stamp = self._look()
+        self._stamps = self._look()
         self._context = load(cert, key)
         #: When it expires, in seconds since the epoch; None: its dates cannot be read.
         self.expires_at = expiry(cert)
@@ -65,10 +63,10 @@ class Certificate:
 
     def refresh(self) -> bool:
         """Load changed files; return whether the certificate was replaced. Unusable files are logged once."""
-        stamp = self._look()
-        if stamp == self._stamp:
+        stamps = self._look()
+        if stamps == self._stamps:
             return False
-        self._stamp = stamp
+        self._stamps = stamps
         try:
             self._context = load(self._cert, self._key)
         except StartError as error:
@@ -83,24 +81,16 @@ class Certificate:
         other = Certificate(cert, key)
 
         def use() -> None:
-            replaced = (other._cert, other._key, other._stamp) != (self._cert, self._key, self._stamp)
-            self._cert, self._key, self._stamp, self._context = other._cert, other._key, other._stamp, other._context
+            replaced = (other._cert, other._key, other._stamps) != (self._cert, self._key, self._stamps)
+            self._cert, self._key, self._stamps, self._context = other._cert, other._key, other._stamps, other._context
             self.expires_at = other.expires_at
             if replaced:
                 _log.info("certificate replaced", file=str(self._cert))
 
         return use
 
-    def _look(self) -> _Stamp:
-        """Return what changes when a file does; a missing file counts as changed."""
-        stamps = []
-        for path in (self._cert, self._key or self._cert):
-            try:
-                stat = path.stat()
-                stamps.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
-            except OSError:
-                stamps.append((0, 0, 0))
-        return tuple(stamps)
+    def _look(self) -> FileStamps:
+        return file_stamps((self._cert, self._key or self._cert))
 
 
 def load(cert: Path, key: Path | None) -> ssl.SSLContext:

@@ -614,8 +614,8 @@ MUTATIONS: Final = (
         name="mesh-renewal",
         rule="a changed certificate of the frame mesh is used without a restart",
         file="common/bus/zeromq/mesh_certificates.py",
-        before="        if stamp == self._stamp:\n",
-        after="        if stamp:\n",
+        before="        if stamps == self._stamps:\n",
+        after="        if stamps:\n",
         unit=(
             "tests/integration/common/bus/test_tls_mesh.py::test_renewed_certificates_are_used_for_new_connections_without_a_restart",
         ),

@@ -15,7 +15,7 @@ import random
 import socket
 from collections.abc import Awaitable, Callable, Hashable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from watchout.common import log, supervisor
 from watchout.common.bus.peer_queue import Parts
@@ -31,6 +31,8 @@ KERNEL_BYTES: Final = 256 << 10
 #: A member connects again after the first pause, then after twice the time, up to the longest, in seconds.
 FIRST_RETRY_S: Final = 0.05
 LONGEST_RETRY_S: Final = 0.2
+#: Seconds after a connection that could not be accepted.
+ACCEPT_AGAIN_S: Final = 0.2
 #: Connections of one socket of the router; more are closed at once.
 MAX_CONNECTIONS: Final = 4096
 LISTEN_BACKLOG: Final = 512
@@ -82,12 +84,7 @@ class Binding:
         """Accept connections for as long as the router lives."""
         loop = asyncio.get_running_loop()
         while True:
-            try:
-                raw, _ = await loop.sock_accept(self._listening)
-            except OSError as error:  # out of descriptors, most likely
-                supervisor.current().failed(f"accepting connections at {self._path.name}", error)
-                await asyncio.sleep(LONGEST_RETRY_S)
-                continue
+            raw, _ = await next_connection(self._listening, f"at {self._path.name}")
             if len(self._connections) >= MAX_CONNECTIONS or short_now(local=True):
                 raw.close()
             else:
@@ -116,6 +113,22 @@ class Binding:
             self._path.unlink()
         for connection in list(self._connections):
             connection.transport.abort()
+
+
+async def next_connection(listening: socket.socket, which: str) -> tuple[socket.socket, Any]:
+    """Return the next connection of a listening socket, and the address of its peer.
+
+    Args:
+        listening: A non-blocking socket that listens.
+        which: Which connections they are, for the log: what cannot be accepted is logged, and tried again.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            return await loop.sock_accept(listening)
+        except OSError as error:  # out of descriptors, most likely
+            supervisor.current().failed(f"accepting connections {which}", error)
+            await asyncio.sleep(ACCEPT_AGAIN_S)
 
 
 class Dialing:

@@ -19,6 +19,7 @@ from watchout.common import log
 from watchout.common.errors import StartError
 from watchout.common.home_files import MESH_CA_FILE, MESH_CERT_FILE, MESH_DIRECTORY, MESH_KEY_FILE
 from watchout.common.settings import Settings
+from watchout.common.toolbox.file_stamps import FileStamps, file_stamps
 from watchout.common.toolbox.reason import reason
 
 #: Days before a certificate expires from which the log and the doctor warn.
@@ -41,9 +42,6 @@ _ALERTS: Final = (
     ("HTTP_REQUEST", "the peer speaks HTTP"),
     ("UNSUPPORTED_PROTOCOL", "the peer speaks an older TLS than 1.3"),
 )
-
-#: Modification time in ns, size and inode of each file.
-_Stamp = tuple[tuple[int, int, int], ...]
 
 _log = log.get("common.bus.zeromq.mesh_certificates")
 
@@ -72,16 +70,9 @@ class MeshFiles:
             settings.mesh_ca or directory / MESH_CA_FILE,
         )
 
-    def stamp(self) -> _Stamp:
-        """Return what changes when a file does; a missing file counts as changed."""
-        stamps = []
-        for path in (self.cert, self.key, self.ca):
-            try:
-                stat = path.stat()
-                stamps.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
-            except OSError:
-                stamps.append((0, 0, 0))
-        return tuple(stamps)
+    def stamps(self) -> FileStamps:
+        """Return what changes when one of the files does."""
+        return file_stamps((self.cert, self.key, self.ca))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +99,7 @@ class MeshCertificates:
     def __init__(self, files: MeshFiles, host: str) -> None:
         self._files = files
         self._host = host
-        self._stamp = files.stamp()
+        self._stamps = files.stamps()
         self._contexts = load(files)
         self._looked_at = self._warned_at = float("-inf")
         refused = refusal(self._contexts, self._contexts, host)
@@ -139,10 +130,10 @@ class MeshCertificates:
 
     def _refresh(self) -> None:
         """Take changed files; unusable ones are logged once."""
-        stamp = self._files.stamp()
-        if stamp == self._stamp:
+        stamps = self._files.stamps()
+        if stamps == self._stamps:
             return
-        self._stamp = stamp
+        self._stamps = stamps
         try:
             fresh = load(self._files)
         except StartError as error:

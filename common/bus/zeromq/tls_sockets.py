@@ -15,7 +15,7 @@ from typing import Any, Final
 from watchout.common import log, supervisor
 from watchout.common.bus.zeromq.accept_guard import short_now
 from watchout.common.bus.zeromq.frame_connection import FrameProtocol, FrameSender
-from watchout.common.bus.zeromq.frame_sockets import LISTEN_BACKLOG, Connect, Dialing
+from watchout.common.bus.zeromq.frame_sockets import LISTEN_BACKLOG, Connect, Dialing, next_connection
 from watchout.common.bus.zeromq.mesh_certificates import MeshCertificates, refusal_reason
 from watchout.common.bus.zeromq.tls_connection import TlsFrameProtocol
 from watchout.common.bus.zeromq.zmtp import Deliver
@@ -41,8 +41,6 @@ USER_TIMEOUT_MS: Final = 5_000
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3))
 #: Bytes not sent yet that the kernel may hold before it takes no more.
 NOTSENT_BYTES: Final = 64 << 10
-#: A socket that could not accept a connection tries again after this time, in seconds.
-_ACCEPT_AGAIN_S: Final = 0.2
 
 _log = log.get("common.bus.zeromq.tls_sockets")
 
@@ -98,12 +96,7 @@ class TlsBinding:
         """Accept connections for as long as the process lives."""
         loop = asyncio.get_running_loop()
         while True:
-            try:
-                raw, peer = await loop.sock_accept(self._listening)
-            except OSError as error:  # out of descriptors, most likely
-                supervisor.current().failed("accepting connections of other hosts", error)
-                await asyncio.sleep(_ACCEPT_AGAIN_S)
-                continue
+            raw, peer = await next_connection(self._listening, "of other hosts")
             address = str(peer[0])
             if len(self._connections) >= MAX_CONNECTIONS:
                 self._refuse(raw, address, f"{MAX_CONNECTIONS} connections are open already")
