@@ -25,6 +25,8 @@ PACKAGES: Final = ("sdk/js/client/package.json", "sdk/js/react/package.json", "c
 LOCKS: Final = ("sdk/js/package-lock.json", "console/package-lock.json", "examples/web_app/package-lock.json")
 #: Names of our packages in lock files and in dependencies.
 OWN: Final = ("@watchout/client", "@watchout/react", "@watchout/console")
+#: Where the code has its version.
+SOURCE: Final = "common/process/about.py"
 #: Pages that name files of a release.
 PAGES: Final = ("docs/clients.md", "docs/deploy.md")
 LICENSE: Final = "Apache-2.0"
@@ -72,7 +74,8 @@ def changelog_faults(text: str, version: str) -> list[str]:
 
 def _versions(root: Path) -> list[tuple[str, str]]:
     """Return where else a version stands, and which."""
-    found = []
+    source = (root / SOURCE).read_text(encoding="utf-8")
+    found = [(SOURCE, each) for each in re.findall(r'^VERSION: Final = "(.*)"$', source, re.MULTILINE)]
     for name in PACKAGES:
         package = _json(root / name)
         found.append((name, package["version"]))

@@ -10,7 +10,7 @@ from watchout.common.bus.mesh import MemberCarrier
 from watchout.common.errors import StoreUnavailable
 from watchout.common.metrics import Metrics
 from watchout.common.process import descriptors
-from watchout.common.process.command import process_command
+from watchout.common.process.command import GivenOptions, process_command
 from watchout.common.service import Tasks, run
 from watchout.common.settings import Settings
 from watchout.common.supervisor import Periodic
@@ -208,10 +208,10 @@ class Gateway:
     "gateway", ("WATCHOUT_PORT", "WATCHOUT_HOST", "WATCHOUT_HOME", "DATABASE_URL", "ALLOWED_ORIGINS", "STREAM_ACCESS",
                 "TLS_CERT", "LOG_LEVEL")
 )  # fmt: skip
-def main() -> None:
+def main(given: GivenOptions) -> None:
     """Serve phones and viewers: WebSocket and HTTP on one port.
 
     It authenticates each caller, delivers the frames of its own publishers to its own viewers, and joins the router of
     WATCHOUT_HOME for everything else. Several gateways may share the port.
     """
-    run("gateway", Gateway)
+    run("gateway", Gateway, given)

@@ -131,7 +131,7 @@ class RouterClient:
                 kind="gateway",
                 name=self._name,
                 pid=os.getpid(),
-                release=about.version(),
+                release=about.VERSION,
                 settings=self._reported,
                 host=socket.gethostname() if settings.public_url or settings.bus else "",
                 url=settings.public_url or "",

@@ -10,8 +10,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-import click
-
 from watchout.common import log, metric_names, service
 from watchout.common.alerts.unconfirmed import FENCED_KEEP_S, KEEP_S
 from watchout.common.bus.mesh import MemberCarrier
@@ -31,7 +29,7 @@ from watchout.common.latency.reporter import LatencyReporter, objectives_of
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
 from watchout.common.process import about
-from watchout.common.process.command import process_command
+from watchout.common.process.command import GivenOptions, SettingOption, process_command
 from watchout.common.process.process_name import member_name
 from watchout.common.settings import Settings
 from watchout.mlbridge.alert_sender import AlertSender
@@ -81,7 +79,7 @@ class Bridge:
                 kind="mlbridge",
                 name=member_name(settings, "mlbridge"),
                 pid=os.getpid(),
-                release=about.version(),
+                release=about.VERSION,
                 settings=about.reported_settings(settings),
                 group=settings.ml_group,
                 max_fps=None if target is None else settings.ml_fps,
@@ -241,30 +239,22 @@ async def _no_snapshot(_slot: int = 0) -> AsyncIterator[Message]:
         yield message
 
 
-#: Options of the command line, each with the setting that it overrides.
-OPTIONS: Final = {
-    "streams": "ML_STREAMS",
-    "fps": "ML_FPS",
-    "group": "ML_GROUP",
-    "router": "ROUTER_ADDRESS",
-    "router_key": "ROUTER_PUBLIC_KEY",
-    "key_file": "BRIDGE_KEY_FILE",
-}
+OPTIONS: Final = (
+    SettingOption("--streams", "PATTERNS", "ML_STREAMS", "Only streams that match, such as 'cam-*,door-?'"),
+    SettingOption("--fps", "N", "ML_FPS", "Frames per second of each stream"),
+    SettingOption("--group", "NAME", "ML_GROUP", "Bridges of one group share the streams"),
+    SettingOption("--router", "tcp://HOST:PORT", "ROUTER_ADDRESS", "A router on another machine"),
+    SettingOption("--router-key", "KEY", "ROUTER_PUBLIC_KEY", "That router's public key"),
+    SettingOption("--key-file", "FILE", "BRIDGE_KEY_FILE", "This bridge's own key pair"),
+)
 
 
-@process_command("mlbridge", ("ML_SERVICE_URL", "ML_FPS", "ML_STREAMS", "ML_GROUP", "WATCHOUT_HOME", "LOG_LEVEL"))
-@click.option("--streams", metavar="PATTERNS", help="Only streams that match, such as 'cam-*,door-?' (ML_STREAMS).")
-@click.option("--fps", metavar="N", help="Frames per second of each stream (ML_FPS).")
-@click.option("--group", metavar="NAME", help="Bridges of one group share the streams (ML_GROUP).")
-@click.option("--router", metavar="tcp://HOST:PORT", help="A router on another machine (ROUTER_ADDRESS).")
-@click.option("--router-key", metavar="KEY", help="That router's public key (ROUTER_PUBLIC_KEY).")
-@click.option("--key-file", metavar="FILE", help="This bridge's own key pair (BRIDGE_KEY_FILE).")
-def main(**given: str | None) -> None:
+@process_command(
+    "mlbridge", ("ML_SERVICE_URL", "ML_FPS", "ML_STREAMS", "ML_GROUP", "WATCHOUT_HOME", "LOG_LEVEL"), OPTIONS
+)
+def main(given: GivenOptions) -> None:
     """Send the newest frames of the streams to an ML service, ML_SERVICE_URL, and its alerts to the router.
 
     All settings come from the environment; an option overrides the setting that is named with it.
     """
-    options = {
-        OPTIONS[name]: (f"--{name.replace('_', '-')}", value) for name, value in given.items() if value is not None
-    }
-    service.run("mlbridge", Bridge, options)
+    service.run("mlbridge", Bridge, given)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from watchout.common import clock, log
 from watchout.common.bus.transport import OpenRouterTransport
 from watchout.common.bus.transport_choice import router_transport
 from watchout.common.home import lock_home
 from watchout.common.home_files import ESCALATIONS_FILE, SHARES_FILE
-from watchout.common.process.command import process_command
+from watchout.common.process.command import GivenOptions, process_command
 from watchout.common.service import run
 from watchout.common.settings import Settings
 from watchout.router.epoch import next_epoch
@@ -20,7 +20,9 @@ from watchout.router.record_file import RecordFile
 from watchout.router.record_store import SlotRecords
 from watchout.router.reservation_file import ReservationFile
 from watchout.router.slot_router import SlotRouter
-from watchout.router.slots.cluster import ClusterRouter
+
+if TYPE_CHECKING:
+    from watchout.router.slots.cluster import ClusterRouter
 
 _log: Final = log.get("router.app")
 
@@ -48,6 +50,8 @@ class Router:
                 "ALERT_ESCALATE_S does nothing without ALERT_WEBHOOK_URL: nobody would get the escalated alerts"
             )
         if settings.bus:
+            from watchout.router.slots.cluster import ClusterRouter
+
             self._router = ClusterRouter(settings)
             await self._router.start()
             return
@@ -98,10 +102,10 @@ def home_records(home: Path) -> SlotRecords:
 @process_command(
     "router", ("WATCHOUT_HOME", "ROUTER_LISTEN", "RECENT_ALERTS", "ALERT_WEBHOOK_URL", "LOG_LEVEL")
 )  # fmt: skip
-def main() -> None:
+def main(given: GivenOptions) -> None:
     """Join gateways and bridges: who publishes and watches what, and the way of frames and alerts between them.
 
     One for each WATCHOUT_HOME; with WATCHOUT_BUS any number for the site, of which spare ones wait. It opens no port,
     unless ROUTER_LISTEN lets bridges of other machines in.
     """
-    run("router", Router)
+    run("router", Router, given)

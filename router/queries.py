@@ -131,7 +131,7 @@ class QueryHandler:
         totals = self.streams.totals(connections=0)
         return ClusterReply(
             router=self._router({}, now, syncing=syncing),
-            version=about.version(),
+            version=about.VERSION,
             process="" if self.lease is None else self.lease().process,
             now=now_ms,
             streams=self.streams.published_count,
@@ -172,7 +172,7 @@ class QueryHandler:
             kind="router",
             pid=os.getpid(),
             up_s=round(now - self.started_at, 3),
-            version=about.version(),
+            version=about.VERSION,
             settings=about.reported_settings(self.settings),
             frames_at=stats.frames_of_hosts_at(self.bus.frames_at),
         )

@@ -6,7 +6,6 @@ port, unless they could be part of a password with unencoded characters.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -14,6 +13,9 @@ from urllib.parse import urlsplit
 from watchout.common.settings import Settings, load, table
 from watchout.common.settings.bus_servers import BusServer
 
+#: The release of this code, as in pyproject.toml (`deploy/release.py` compares them). To ask the installed package for
+#: it would load `importlib.metadata` and with it `email` into each process.
+VERSION: Final = "0.2.0"
 #: Reported in place of a secret.
 SET: Final = "set"
 #: Longest reported value, in characters.
@@ -30,14 +32,6 @@ _ROUTER: Final = ("RECENT_", "ALERT_", "ROUTER_LISTEN", "STREAM_RESERVED", "LOG_
                   "DRAIN_S", "WATCHOUT_HOME", "WATCHOUT_LOOP", "WATCHOUT_BUS", "BUS_", "CLUSTER_NAME")  # fmt: skip
 _NOT_GATEWAY: Final = ("ML_", "ALERT_WEBHOOK_", "ALERT_COOLDOWN_S", "ROUTER_LISTEN", "ROUTER_ADDRESS",
                        "ROUTER_PUBLIC_KEY", "BRIDGE_KEY_FILE")  # fmt: skip
-
-
-def version() -> str:
-    """Return the installed version of watchout, ``unknown`` if it is not installed as a package."""
-    try:
-        return importlib.metadata.version("watchout")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def reported_settings(settings: Settings) -> dict[str, str]:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from watchout.common.home_files import SOCKET_NAME_BYTES
 from watchout.common.settings.spec import InvalidValue
@@ -127,6 +126,8 @@ def channel(raw: str) -> str:
 
 def timezone(raw: str) -> str:
     """Parse the name of a time zone that this machine's time zone database has."""
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # for one setting alone
+
     try:
         ZoneInfo(raw)
     except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -62,6 +62,8 @@ class Spec:
 class SettingsGroup:
     """One section of the settings: each file in `common/settings/groups/` makes one, and declares its settings by it.
 
+    The class with these declarations is a dataclass without methods: only `Settings`, which has them all, is made.
+
     `title` is the heading of the section in docs/settings.md.
     """
 

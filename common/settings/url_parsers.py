@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 from watchout.common.ml_targets.declaration import InvalidMlUrl
 from watchout.common.settings import ml_url
-from watchout.common.settings.database_url import InvalidDatabaseUrl, as_url, parse
 from watchout.common.settings.parsers import split_list
 from watchout.common.settings.spec import InvalidValue
 from watchout.common.toolbox.origins import from_setting
@@ -24,6 +23,8 @@ def host(raw: str) -> str:
 
 def database_url(raw: str) -> str:
     """Parse the URL of Better Auth's database: PostgreSQL in any of its common spellings, or ``sqlite:``."""
+    from watchout.common.settings.database_url import InvalidDatabaseUrl, as_url, parse  # for one setting alone
+
     raw = as_url(raw)
     scheme, _, rest = raw.partition(":")
     if scheme == "sqlite":

@@ -6,8 +6,6 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final, NamedTuple
 
-import yarl
-
 from watchout.common.toolbox import default_ports
 
 #: Longest origin that is parsed: a host name has at most 253 characters (RFC 1035 section 2.3.4).
@@ -70,6 +68,8 @@ def from_setting(text: str) -> Origin:
         raise ValueError(fault)
     scheme, _, authority = text.removesuffix("/").partition("://")
     if not authority.isascii():
+        import yarl  # for names in other scripts alone
+
         try:
             encoded = yarl.URL(f"http://{authority}")
         except ValueError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Final
 
 #: The part of a pause that is left to chance, so that clients which failed together do not come back together.
@@ -47,6 +46,7 @@ def read_retry_after(value: str | None, now_s: float, *, most_s: float) -> float
     if text.isascii() and text.isdigit():
         wait_s = float(text)
     else:
+        from datetime import UTC
         from email.utils import parsedate_to_datetime  # few processes ever read a date
 
         try:

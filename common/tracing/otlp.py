@@ -39,13 +39,13 @@ def exporter(environ: Mapping[str, str], *, kind: str, name: str) -> Export:
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # `Tracer` logs each outage, once
     attributes: dict[str, str | int] = {
         "service.instance.id": name,
-        "service.version": about.version(),
+        "service.version": about.VERSION,
         "process.pid": os.getpid(),
     }
     if not environ.get("OTEL_SERVICE_NAME") and "service.name=" not in environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
         attributes["service.name"] = f"watchout-{kind}"
     resource = Resource.create(attributes)
-    scope = InstrumentationScope("watchout", about.version())
+    scope = InstrumentationScope("watchout", about.VERSION)
     sender = OTLPSpanExporter()
 
     def export(spans: Sequence[FinishedSpan]) -> str:

@@ -23,7 +23,7 @@ import msgspec
 
 from watchout.common.home import check_file, prepare_home
 from watchout.common.home_files import EPOCH_FILE, KEPT_DATABASES, KEPT_DIRECTORIES, KEPT_KEYS
-from watchout.common.process.about import version
+from watchout.common.process.about import VERSION
 from watchout.common.toolbox import sqlite_alone
 from watchout.common.toolbox.reason import reason
 from watchout.ctl.backup.contents import (
@@ -88,7 +88,7 @@ def _write(home: Path, file: io.BufferedWriter, beside: Path) -> Contents:
         if not files:
             raise Failure(f"{home} holds nothing to keep: it is not the home of a watchout that ran")
         made = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        contents = Contents(FORMAT, version(), made, socket.gethostname(), str(home.absolute()), files)
+        contents = Contents(FORMAT, VERSION, made, socket.gethostname(), str(home.absolute()), files)
         with tarfile.open(fileobj=file, mode="w:gz") as tar:
             listed = msgspec.json.format(msgspec.json.encode(contents))
             _add(tar, CONTENTS_FILE, io.BytesIO(listed), len(listed))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from watchout.common.process.about import version
+from watchout.common.process.about import VERSION
 from watchout.ctl.backup import restoring
 from watchout.ctl.backup.contents import Contents, summary
 from watchout.ctl.environment import home_option, read_environment
@@ -43,5 +43,5 @@ def restore(file: Path, only_check: bool, replace: bool, home: str | None) -> No
 def _described(contents: Contents) -> str:
     """Return where a backup comes from, and what it holds."""
     of = f"made {contents.made} on {contents.host} by watchout {contents.version}"
-    ours = "" if contents.version == version() else f" (this is {version()})"
+    ours = "" if contents.version == VERSION else f" (this is {VERSION})"
     return printable(f"{of}{ours}, {summary(contents)}")

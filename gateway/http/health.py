@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -11,13 +12,13 @@ import msgspec
 from aiohttp import web
 
 from watchout.common import supervisor
-from watchout.common.bus.reply_records import StatsReply
+from watchout.common.bus.messages import HopRow
+from watchout.common.bus.reply_records import MetricValues, StatsReply
 from watchout.common.errors import BusError, RouterUnavailable, StoreUnavailable
 from watchout.common.toolbox.single_flight import SingleFlight
 from watchout.gateway.context import Context
 from watchout.gateway.http import queries
 from watchout.gateway.http.auth import StatsAuth
-from watchout.gateway.http.prometheus import render_metrics
 from watchout.gateway.http.public_stats import PublicStreams, missing_slots, stats_page
 from watchout.gateway.http.responses import json_response
 
@@ -153,7 +154,14 @@ class HealthPages:
     async def _render_metrics(self) -> bytes:
         stats = await self._fetch_stats() if self._context.router.live else None
         own, latencies = self._context.router.metrics(), self._context.router.latency.ledger.since_start()
-        return await asyncio.to_thread(render_metrics, stats, own, latencies)
+        return await asyncio.to_thread(_metrics_page, stats, own, latencies)
+
+
+def _metrics_page(stats: StatsReply | None, own: tuple[str, MetricValues], latencies: Sequence[HopRow]) -> bytes:
+    """Return the page of ``/metrics``. Called in a thread, as the first page loads the library that writes it."""
+    from watchout.gateway.http.prometheus import render_metrics
+
+    return render_metrics(stats, own, latencies)
 
 
 def _page(stats: StatsReply, streams: PublicStreams, part: queries.ListPart | None) -> tuple[bytes, bytes]:

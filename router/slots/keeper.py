@@ -268,7 +268,7 @@ class SlotKeeper:
     def _described(self, beat: Beat) -> Beat:
         """Return a beat with what operators want to know of this process."""
         up_s = round(max(0.0, self._loop.time() - self._began_at), 1)
-        return msgspec.structs.replace(beat, pid=os.getpid(), version=about.version(), up_s=up_s)
+        return msgspec.structs.replace(beat, pid=os.getpid(), version=about.VERSION, up_s=up_s)
 
     async def _read(self, command: Read) -> None:
         try:

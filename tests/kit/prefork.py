@@ -45,10 +45,12 @@ MODULES: Final = {
 SERVERS: Final = ("router", "gateway", "mlbridge")
 TOOL: Final = ("watchout-ctl",)
 #: What programs import later, by their settings: libraries, and packages of servers and of the tool.
-LATER: Final = ("uvloop", "websockets.server")
+LATER: Final = (
+    "uvloop", "websockets.server", "watchout.common.settings.database_url", "watchout.gateway.http.prometheus",
+)  # fmt: skip
 PACKAGES_OF_SERVERS: Final = (
-    "watchout.identity.sources", "watchout.common.bus.nats", "watchout.common.bus.zeromq", "watchout.router.webhook",
-    "watchout.mlbridge.targets",
+    "watchout.identity.sources", "watchout.common.bus.nats", "watchout.common.bus.zeromq", "watchout.router.slots",
+    "watchout.router.webhook", "watchout.mlbridge.targets",
 )  # fmt: skip
 PACKAGES_OF_THE_TOOL: Final = ("watchout.ctl.commands", "watchout.ctl.doctor", "watchout.ctl.ml")
 #: Variables that an interpreter, the loader, a library or the C library reads once, when it starts.

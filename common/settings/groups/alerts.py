@@ -12,7 +12,7 @@ from watchout.common.settings.spec import SettingsGroup
 _GROUP: Final = SettingsGroup("Alerts")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class AlertSettings:
     """The settings of the section "Alerts": which alerts are passed on, and to where. See `Settings`."""
 

@@ -14,7 +14,7 @@ from watchout.common.settings.spec import SettingsGroup
 _GROUP: Final = SettingsGroup("Several machines")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class ClusterSettings:
     """The settings of the section "Several machines": what joins the processes of all of them. See `Settings`."""
 

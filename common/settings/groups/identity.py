@@ -11,7 +11,7 @@ from watchout.common.settings.spec import Reload, SettingsGroup
 _GROUP: Final = SettingsGroup("Identity and authorization")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class IdentitySettings:
     """The settings of the section "Identity and authorization": who a caller is and may do. See `Settings`."""
 

@@ -11,7 +11,7 @@ from watchout.common.settings.spec import Reload, SettingsGroup
 _GROUP: Final = SettingsGroup("Limits")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class LimitSettings:
     """The settings of the section "Limits": counts, bytes, rates and time-outs. See `Settings`."""
 

@@ -12,7 +12,7 @@ from watchout.common.settings.spec import SettingsGroup
 _GROUP: Final = SettingsGroup("ML service")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class MlServiceSettings:
     """The settings of the section "ML service": where, how and which frames mlbridge sends. See `Settings`."""
 

@@ -13,7 +13,7 @@ from watchout.common.settings.spec import Reload, SettingsGroup
 _GROUP: Final = SettingsGroup("Network and files")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class NetworkSettings:
     """The settings of the section "Network and files": where the processes listen and keep files. See `Settings`."""
 

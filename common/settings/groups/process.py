@@ -12,7 +12,7 @@ from watchout.common.settings.spec import Reload, SettingsGroup
 _GROUP: Final = SettingsGroup("Logs and process")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class ProcessSettings:
     """The settings of the section "Logs and process": what every process has by itself. See `Settings`."""
 

@@ -78,7 +78,7 @@ async def check_processes(settings: Settings) -> list[Finding]:
         return [warning("processes", text, "Restart all of watchout.")]
     if found is None:
         return [judge_without_router(str(settings.home), locked)]
-    return list(judge_processes(found, about.reported_settings(settings), about.version()))
+    return list(judge_processes(found, about.reported_settings(settings), about.VERSION))
 
 
 CHECK: Final = Check("processes", check_processes)

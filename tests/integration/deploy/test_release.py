@@ -30,7 +30,7 @@ release = load()
 VERSION = release.release_version(REPOSITORY)
 FILES = (
     "pyproject.toml", "CHANGELOG.md", "LICENSE", "sdk/js/package.json", "sdk/js/client/LICENSE", "sdk/js/react/LICENSE",
-    *release.PACKAGES, *release.LOCKS, *release.PAGES,
+    release.SOURCE, *release.PACKAGES, *release.LOCKS, *release.PAGES,
 )  # fmt: skip
 READY = f"# Changelog\n\n## [Unreleased]\n\n## [{VERSION}] - 2026-01-31\n\n### Added\n\n- Something.\n"
 
@@ -49,7 +49,7 @@ def test_all_versions_and_licenses_of_the_repository_fit(tree: Path) -> None:
     assert release.faults(tree) == []
 
 
-@pytest.mark.parametrize("name", [*release.PACKAGES, *release.LOCKS, *release.PAGES])
+@pytest.mark.parametrize("name", [release.SOURCE, *release.PACKAGES, *release.LOCKS, *release.PAGES])
 def test_a_version_that_was_forgotten_is_named(tree: Path, name: str) -> None:
     text = (tree / name).read_text()
     assert VERSION in text

@@ -84,7 +84,7 @@ def recorded(name: str, kind: Any) -> Any:
 @pytest.fixture
 def handler(monkeypatch: pytest.MonkeyPatch) -> QueryHandler:
     monkeypatch.setattr(os, "getpid", lambda: 4001)
-    monkeypatch.setattr(about, "version", lambda: "1.2.3")
+    monkeypatch.setattr(about, "VERSION", "1.2.3")
     monkeypatch.setattr(about, "reported_settings", lambda _: {"LOG_LEVEL": "debug"})
     parts: dict[str, Any] = {
         "reservations": SimpleNamespace(failing=False),
