@@ -258,19 +258,24 @@ class Alerts:
 
     @contextlib.asynccontextmanager
     async def posting(self, per_s: float) -> AsyncIterator[None]:
-        """Post while the block lasts."""
-        task = asyncio.get_running_loop().create_task(self._run(per_s), name="alerts")
+        """Post while the block lasts, and then to the end of the last one: it may have been accepted already."""
+        over = asyncio.Event()
+        task = asyncio.get_running_loop().create_task(self._run(per_s, over), name="alerts")
         try:
             yield
-        finally:
             assert not task.done(), f"alerts of {self.stream} could not be posted: {task}"
+            over.set()
+            await task
+        finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _run(self, per_s: float) -> None:
-        while True:
+    async def _run(self, per_s: float, over: asyncio.Event) -> None:
+        while not over.is_set():
             await self.post()
-            await asyncio.sleep(1 / per_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1 / per_s):
+                    await over.wait()
 
     async def all_came(self, *receivers: Viewer | Camera) -> None:
         """Every accepted alert came to each of these once, and in order."""
