@@ -90,6 +90,8 @@ class Gateway:
         self._port = ListeningPort(settings.host, settings.port, settings.home)
         self._certificate: Certificate | None = None
         self._servers: list[asyncio.Server] = []
+        #: Open connections that are no WebSockets.
+        self._unended: set[ConnectionDispatcher] = set()
         self._drain = Drain(self._context, self._port.is_shared, self._stop_accepting)
         self._http: HttpServer | None = None
         self._linked = False
@@ -185,7 +187,7 @@ class Gateway:
 
     def _make_dispatcher(self) -> ConnectionDispatcher:
         assert self._http is not None
-        return ConnectionDispatcher(self._context, self._http.make_connection, self._certificate)
+        return ConnectionDispatcher(self._context, self._http.make_connection, self._certificate, self._unended)
 
     async def stop(self) -> None:
         """Close everything; also after a `start` that failed half-way, and without `drain`."""
@@ -193,6 +195,8 @@ class Gateway:
             server.close()
         if self._http is not None:
             await self._http.close()
+        for connection in list(self._unended):  # of which no request, or no end of one, has come
+            connection.end()
         if self._linked:
             await self._link.close()
         for listener in self._listeners:

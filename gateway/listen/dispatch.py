@@ -65,6 +65,7 @@ class ConnectionDispatcher(SecuredProtocol):
         context: What the gateway's connections share.
         make_http: Returns aiohttp's protocol for one connection.
         certificate: The certificate of the port; None: no TLS.
+        unended: The gateway's open connections that are no WebSockets: this one is among them while it is one.
     """
 
     __slots__ = (
@@ -82,13 +83,19 @@ class ConnectionDispatcher(SecuredProtocol):
         "_refused",
         "_slot",
         "_transport",
+        "_unended",
         "write_monitor",
     )  # fmt: skip
 
     def __init__(
-        self, context: Context, make_http: Callable[[], HttpConnection], certificate: Certificate | None = None
+        self,
+        context: Context,
+        make_http: Callable[[], HttpConnection],
+        certificate: Certificate | None,
+        unended: set[ConnectionDispatcher],
     ) -> None:
         self._context = context
+        self._unended = unended
         self._make_http = make_http
         self._certificate = certificate
         self._http: HttpConnection | None = None
@@ -109,6 +116,7 @@ class ConnectionDispatcher(SecuredProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count a new connection, and begin with TLS or the first request."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's classes do not inherit from asyncio's
+        self._unended.add(self)
         peer = self._transport.get_extra_info("peername")
         self._peer = str(peer[0]) if peer else ""
         self._proxied = is_trusted(self._peer, self._context.settings.trusted_proxies)
@@ -221,6 +229,10 @@ class ConnectionDispatcher(SecuredProtocol):
         self._buffer, self._refused = b"", True
         self._transport.abort()
 
+    def end(self) -> None:
+        """End the connection at once, whatever it is doing: the gateway ends."""
+        self._transport.abort()
+
     def on_request(self) -> None:
         """Handle a request that aiohttp has read: the connection is not idle."""
         if self._idle is not None:
@@ -257,6 +269,7 @@ class ConnectionDispatcher(SecuredProtocol):
             self._become_websocket(head, rest)
 
     def _become_websocket(self, head: bytes, rest: bytes) -> None:
+        self._unended.discard(self)
         websocket = WebSocket(self._context, self._slot)
         self._transport.pause_reading()  # a BufferedProtocol is read in another way
         self._transport.set_protocol(websocket)
@@ -318,6 +331,7 @@ class ConnectionDispatcher(SecuredProtocol):
 
     def _gone(self) -> None:
         self._lost = True
+        self._unended.discard(self)
         self._stop_monitor()
         for timer in (self._deadline, self._idle):
             if timer is not None:

@@ -5,14 +5,19 @@ What a client sees over real sockets; the bus between the parts is `tests.kit.me
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
-from tests.kit.clients import JPEG, PNG, base64_of, eventually, http
+from tests.kit.clients import DEADLINE_S, JPEG, PNG, base64_of, eventually, http
 from tests.kit.ml_stub import MlStub
-from tests.kit.one_process import running_in_one_process
+from tests.kit.nats_servers import tls_files
+from tests.kit.one_process import OneProcess, running_in_one_process
+from tests.kit.relays import connected
 
 
 @pytest.fixture
@@ -130,6 +135,29 @@ async def test_a_control_message_that_is_lost_makes_the_member_join_again(in_one
     async with phone.streaming(20):
         await viewer.frame()
     assert started.bus.lose == 0
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("begun", [b"", b"GET /health HTTP/1.1\r\n", b"no request\r\n\r\n"])
+async def test_a_gateway_that_ends_leaves_no_connection_open_on_which_no_request_came(
+    tmp_path: Path, tls: bool, begun: bytes
+) -> None:
+    """Browsers open some beforehand, and more of them where the machine is busy."""
+    files = zip(("TLS_CERT", "TLS_KEY"), map(str, tls_files(tmp_path)), strict=True) if tls else ()
+    started = OneProcess(tmp_path / "home", **dict(files))
+    try:
+        await started.start_router()
+        _, _, port = (await started.start_gateway()).rpartition(":")
+        connections = started.gateways[0]._context.connections
+        async with connected("127.0.0.1", int(port)) as (reader, writer):
+            writer.write(begun)
+            await eventually(lambda: connections.total)
+            await started.close()
+            assert connections.total == 0
+            with contextlib.suppress(ConnectionResetError):
+                await asyncio.wait_for(reader.read(), DEADLINE_S)
+    finally:
+        await started.close()
 
 
 async def test_the_coverage_of_a_stream_says_how_well_the_ml_service_sees_it(one_process, clients, stub):

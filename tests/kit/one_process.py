@@ -153,7 +153,11 @@ class OneProcess:
             await links.close()
 
     async def close(self) -> None:
-        for part in [*self.gateways, *self.bridges]:
+        """End all parts that run, in order; fails when the supervisor counted a failure."""
+        parts: list[Gateway | Bridge] = [*self.gateways, *self.bridges]
+        self.gateways.clear()
+        self.bridges.clear()
+        for part in parts:
             await part.drain()
             await part.stop()
         if self.router is not None or self.slot_routers:
