@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.kit.services",
     "tests.kit.brokers",
     "tests.kit.nats_servers",
+    "tests.kit.prefork",
     "tests.kit.processes",
     "tests.kit.clients",
     "tests.kit.one_process",

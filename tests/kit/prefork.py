@@ -12,7 +12,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import functools
 import gc
 import importlib
 import json
@@ -152,6 +151,8 @@ class Prefork:
 
     def close(self) -> None:
         """End the parent and all that it forked."""
+        with contextlib.suppress(OSError):  # it has ended
+            self._ours.shutdown(socket.SHUT_RDWR)  # another process may have inherited this end
         self._ours.close()
         self._parent.wait()
 
@@ -170,10 +171,20 @@ class Prefork:
                 totals.cpu_s += line["cpu_s"]
 
 
-@functools.cache
+_preloaded: Final[dict[tuple[Path, tuple[str, ...]], Prefork]] = {}
+
+
 def preloaded(repository: Path, programs: tuple[str, ...]) -> Prefork:
-    """Return the one parent of these programs, which ends with this test process."""
-    return Prefork(repository, programs)
+    """Return the one parent of these programs, which ends with this test run."""
+    if (repository, programs) not in _preloaded:
+        _preloaded[repository, programs] = Prefork(repository, programs)
+    return _preloaded[repository, programs]
+
+
+def pytest_unconfigure() -> None:
+    """End the parents."""
+    while _preloaded:
+        _preloaded.popitem()[1].close()
 
 
 def run_forked(repository: Path, argv: list[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

@@ -64,6 +64,24 @@ def test_what_was_forked_ends_with_its_parent(tmp_path: Path) -> None:
     poll(lambda: not process.is_running(), 30.0, "the router lives on")
 
 
+def test_the_parents_of_a_test_run_end_with_it_and_nobody_complains_of_them(pytestconfig: pytest.Config) -> None:
+    """Also when somebody else has inherited the run's end of the socket."""
+    assert pytestconfig.pluginmanager.has_plugin("tests.kit.prefork")
+    script = f"""
+import pathlib, subprocess
+from tests.kit import prefork
+made = prefork.preloaded(pathlib.Path({str(REPOSITORY)!r}), prefork.SERVERS)
+heir = subprocess.Popen(["sleep", "60"], pass_fds=[made._ours.fileno()])
+prefork.pytest_unconfigure()
+print(made._parent.returncode)
+heir.kill()
+heir.wait()
+"""
+    command = [sys.executable, "-W", "always", "-c", script]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
 def test_of_a_test_process_that_is_killed_nothing_is_left(tmp_path: Path) -> None:
     """Also when somebody else has inherited its end of the socket."""
     script = f"""
