@@ -1,6 +1,6 @@
 # Everything on a fresh machine with Python 3.11 or newer, pip and make:
 #   make run     the three processes on http://localhost:3000, with a token to sign in
-#   make test    the whole test suite with its real services
+#   make test    the tests with their real services
 PYTHON ?= python3
 VENV ?= .venv
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -22,7 +22,7 @@ CLUSTER_HOME ?= .watchout-demo-cluster
 CLUSTER_NET ?= 10.77.0
 FAULTS ?= nats router host
 
-.PHONY: run dev demo demo-ports demo-cluster demo-cluster-machines test test-fast test-costs test-thorough test-stalls test-mjpeg-long test-upgrade test-browser-long test-cluster test-faults test-ml-share test-rules mutants sanitize lint types format docs console screenshots soak bench bench-quick bench-targets bench-revision release test-container clean
+.PHONY: run dev demo demo-ports demo-cluster demo-cluster-machines test test-long test-fast test-costs test-thorough test-stalls test-mjpeg-long test-upgrade test-browser-long test-cluster test-faults test-ml-share test-rules mutants sanitize lint types format docs console screenshots soak bench bench-quick bench-targets bench-revision release test-container clean
 
 # A Python without ensurepip (Debian's python3 without python3-venv) gets its pip from the outside.
 $(BIN)/python:
@@ -82,8 +82,14 @@ demo-cluster: demo-cluster-machines $(VENV)/.cluster
 demo-cluster-machines:
 	@$(PYTHON) examples/cluster/machines.py $(CLUSTER_NET)
 
-test: $(VENV)/.dev
-	$(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS) || { rc=$$?; [ $$rc = 1 ] || exit $$rc; \
+# Every rule, and each feature once through real processes and services: a few minutes. CI runs `make test-long` as well.
+test: SELECTION = -m "not long" --hypothesis-profile=fast
+
+# What takes long for the machine around watchout (tests/kit/tiers.py), and the property tests with all their examples.
+test-long: SELECTION = -m "long or hypothesis or drawn"
+
+test test-long: $(VENV)/.dev
+	$(PYTEST) -n $(WORKERS) --dist worksteal $(SELECTION) $(ARGS) || { rc=$$?; [ $$rc = 1 ] || exit $$rc; \
 	  echo "which of them are flaky:"; $(BIN)/python tests/kit/flaky.py; }
 
 # What starts no process and needs no service: the unit tests and the rules of the repository (tests/test_*.py).
@@ -103,7 +109,7 @@ test-stalls: $(VENV)/.dev
 
 # A long run: ten times the examples of every property test (tests/kit/examples.py), and the tests of large numbers with those of a large site.
 test-thorough: $(VENV)/.dev
-	$(PYTEST) -q -n $(FAST_WORKERS) --dist worksteal --hypothesis-profile=thorough -m "hypothesis and not e2e and not real" $(ARGS) tests/unit
+	$(PYTEST) -q -n $(FAST_WORKERS) --dist worksteal --hypothesis-profile=thorough -m "(hypothesis or drawn) and not e2e and not real" $(ARGS) tests/unit
 	WATCHOUT_TEST_STREAMS=5000 WATCHOUT_TEST_ALERTS=100000 $(PYTEST) -q $(ARGS) tests/faults/test_many_streams.py tests/e2e/test_slow_alerts.py
 	WATCHOUT_TEST_LEASES=deep $(PYTEST) -q $(ARGS) tests/unit/router/slots/test_lease_explored.py
 	WATCHOUT_TEST_STORM_S=10 $(PYTEST) -q $(ARGS) tests/e2e/test_storm.py

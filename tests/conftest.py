@@ -14,6 +14,7 @@ pytest_plugins = [
     "pytester",
     "tests.kit.left_open",
     "tests.kit.skips",
+    "tests.kit.tiers",
     "tests.kit.schedule",
     "tests.kit.rewriting",
     "tests.kit.services",

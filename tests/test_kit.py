@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from tests.conftest import pytest_runtest_protocol
 from tests.kit import left_open, rewriting
 from tests.kit.cluster_leases import Tenure, longest_overlap_s, tenures_of
-from tests.kit.examples import FAST_LIMIT, THOROUGH_FACTOR, THOROUGH_LIMIT, apply_profile, scaled, seeds
+from tests.kit.examples import FAST_LIMIT, THOROUGH_FACTOR, THOROUGH_LIMIT, apply_profile, scaled, seeded, seeds
 from tests.kit.page_memory import own_bytes
+from tests.kit.processes import REPOSITORY
+from tests.kit.tiers import LONG, is_long
 from watchout.common import log
 
 
@@ -44,6 +46,44 @@ def test_a_profile_limits_or_multiplies_what_a_test_asks_for(wanted: int, profil
 def test_a_test_with_random_numbers_of_its_own_has_seeds_as_others_have_examples(profile: str, count: int) -> None:
     assert len(seeds(30, profile)) == count
     assert len(seeds(1, profile)) >= 1
+
+
+def test_a_seeded_test_is_marked_and_has_its_seeds() -> None:
+    def test(seed: int) -> None: ...
+
+    marks = seeded(30)(test).pytestmark
+    assert {mark.name for mark in marks} == {"parametrize", "drawn"}
+    (seed,) = [mark for mark in marks if mark.name == "parametrize"]
+    assert seed.args == ("seed", seeds(30))
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_what_is_left_to_the_long_run_is_there(name: str) -> None:
+    assert (REPOSITORY / name).exists(), "take it from tests/kit/tiers.py"
+    assert is_long(name if name.endswith(".py") else f"{name}/test_one.py")
+
+
+def test_all_else_is_not_long() -> None:
+    assert not is_long("tests/e2e/test_wheels.py")
+    assert not is_long("tests/faults/processes/test_router.py")
+    assert not is_long("tests/clusters/test_one.py")
+
+
+def test_each_test_is_in_one_run_or_the_other(pytester: pytest.Pytester) -> None:
+    (pytester.mkdir("tests") / "cluster").mkdir()
+    for name in ("cluster/test_a.py", "test_b.py"):
+        Path("tests", name).write_text("def test_it(): pass\n")
+    selected = {
+        marks: [
+            line
+            for line in pytester.runpytest_inprocess(
+                "-q", "--collect-only", "-p", "no:asyncio", "-p", "tests.kit.tiers", "-o", "markers=long", "-m", marks
+            ).outlines
+            if "::" in line
+        ]
+        for marks in ("long", "not long")
+    }
+    assert selected == {"long": ["tests/cluster/test_a.py::test_it"], "not long": ["tests/test_b.py::test_it"]}
 
 
 def test_a_profile_changes_the_number_of_examples_that_run() -> None:

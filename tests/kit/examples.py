@@ -7,8 +7,8 @@ wins over the profile.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 import pytest
 from hypothesis import settings
@@ -41,6 +41,11 @@ def seeds(wanted: int, profile: str | None = None) -> range:
     """Seeds of a test that draws its own random numbers and wants so many, in a profile or in that of this run."""
     profile = profile or settings.get_current_profile_name()
     return range(-(-wanted // SEEDS_FAST_PART) if profile == "fast" else scaled(wanted, profile))
+
+
+def seeded(wanted: int) -> Callable[[Callable[..., Any]], Any]:
+    """Run a test with a `seed` of its own random numbers, so many times in the profile ``full``; marks it ``drawn``."""
+    return lambda test: pytest.mark.drawn(pytest.mark.parametrize("seed", seeds(wanted))(test))
 
 
 def _with_profile(wanted: settings, profile: str) -> settings:

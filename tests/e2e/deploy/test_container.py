@@ -1,6 +1,6 @@
 """The processes in what the steps of the Dockerfile make, as process 1 and not as root: `make test-container`.
 
-Making it takes minutes and the network, so it is no part of `make test`.
+Making it takes minutes and the network, so it is no part of `make test-long`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.kit.examples import seeds
+from tests.kit.examples import seeded
 from watchout.identity.pool_lanes import PoolLane, PoolLanes
 
 LOOKUP, RECHECK = PoolLane.LOOKUP, PoolLane.RECHECK
@@ -105,7 +105,7 @@ async def test_a_turn_given_to_whoever_leaves_at_that_moment_is_not_lost() -> No
         assert [name for name in began if name != "second"] == ["first", "third"]
 
 
-@pytest.mark.parametrize("seed", seeds(30))
+@seeded(30)
 async def test_in_any_history_no_turn_is_lost_and_none_is_taken_twice(seed: int) -> None:
     chance = random.Random(seed)
     at_once = chance.randint(1, 5)

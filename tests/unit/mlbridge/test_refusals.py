@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kit.examples import seeds
+from tests.kit.examples import seeded
 from tests.unit.mlbridge.scheduler_kit import make, offer, sent
 from tests.unit.mlbridge.virtual_time import Simulation, VirtualService
 from watchout.mlbridge.breaker import BreakerState
@@ -281,7 +281,7 @@ POISON = frozenset(f"s{number}" for number in range(4, 16))
 
 @pytest.mark.parametrize("workers", [1, 2, 16])
 @pytest.mark.parametrize("timeout_s", [2.0, 5.0])
-@pytest.mark.parametrize("seed", seeds(8))
+@seeded(8)
 def test_four_streams_keep_their_rate_beside_twelve_that_are_never_answered(
     workers: int, timeout_s: float, seed: int
 ) -> None:

@@ -12,12 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.kit.examples import seeds
+from tests.kit.examples import seeded
 from watchout.common.bus.frames import EVERYBODY, FrameHead
 from watchout.common.bus.messages import (
     Claim,
@@ -579,7 +578,7 @@ class TestHistories(Histories.TestCase):
     """In any history the registry is right, and becomes whole again: short ones, made as short as can be."""
 
 
-@pytest.mark.parametrize("seed", seeds(30))
+@seeded(30)
 def test_in_a_long_history_the_registry_is_right_and_becomes_whole_again(seed: int) -> None:
     chance = random.Random(seed)
     room = Histories()

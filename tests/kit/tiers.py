@@ -1,0 +1,48 @@
+"""Which tests `make test` leaves to `make test-long`.
+
+`make test` is for every change: all rules, and each feature once through real processes and services, in a few minutes.
+`make test-long` has what takes long for the machine around watchout: hosts with networks of their own, resources that
+run out, other programs in all their kinds, packages that are built and installed; and the property tests with all their
+examples, of which `make test` draws a few. CI runs both.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+#: Folders and files, each with why it is long.
+LONG: Final = {
+    "tests/cluster": "hosts in network namespaces, with NATS servers that are killed and cut off",
+    "tests/e2e/deploy": "systemd, proxies, Prometheus, and processes of the former release",
+    "tests/e2e/test_bounds.py": "every bound is filled",
+    "tests/e2e/test_mjpeg_readers.py": "every reader of moving pictures",
+    "tests/e2e/test_no_cycles.py": "garbage of long runs",
+    "tests/e2e/test_wheel.py": "packages that are built and installed",
+    "tests/faults/test_blocked_loop.py": "processes that stand still",
+    "tests/faults/test_crowds.py": "crowds of connections",
+    "tests/faults/test_few_descriptors.py": "descriptors that run out",
+    "tests/faults/test_full_disk.py": "a disk that is full",
+    "tests/faults/test_many_streams.py": "thousands of streams",
+    "tests/faults/test_network.py": "packets that are lost",
+    "tests/faults/test_out_of_memory.py": "memory that runs out",
+    "tests/faults/test_overload.py": "more than a core can do",
+    "tests/integration/benchmarks": "other systems, as the benchmarks start them",
+    "tests/integration/kit": "the tests' own tools",
+    "tests/integration/router/slots/test_faults.py": "a schedule of faults of routers",
+    "tests/sdk/test_example_apps.py": "applications that are built with npm",
+}
+
+
+def is_long(file: str) -> bool:
+    """Whether `make test` leaves out a file, by its path below the root of the repository."""
+    return file in LONG or any(file.startswith(f"{name}/") for name in LONG)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the long ones, before pytest selects by marks."""
+    for item in items:
+        if is_long(item.nodeid.partition("::")[0]):
+            item.add_marker(pytest.mark.long)
