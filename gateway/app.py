@@ -17,12 +17,11 @@ from watchout.common.supervisor import Periodic
 from watchout.common.why.incident import IncidentKind
 from watchout.common.why.memory import memory_of
 from watchout.gateway.authorization import Authorization
-from watchout.gateway.context import Context
+from watchout.gateway.context import HEALTH_TIMEOUT_S, Context
 from watchout.gateway.drain import Drain
 from watchout.gateway.home_keys import share_key, stream_key
 from watchout.gateway.housekeeping import Housekeeping
-from watchout.gateway.http.health import HEALTH_TIMEOUT_S
-from watchout.gateway.http.server import HttpServer
+from watchout.gateway.http.on_demand import HttpOnDemand
 from watchout.gateway.hub.registry import Hub
 from watchout.gateway.listen.dispatch import ConnectionDispatcher
 from watchout.gateway.listen.port import BACKLOG, ListeningPort, accept_waiting
@@ -93,7 +92,7 @@ class Gateway:
         #: Open connections that are no WebSockets.
         self._unended: set[ConnectionDispatcher] = set()
         self._drain = Drain(self._context, self._port.is_shared, self._stop_accepting)
-        self._http: HttpServer | None = None
+        self._http = HttpOnDemand(self._context)
         self._linked = False
         self._periodic: list[Periodic] = []
         self._listeners: list[asyncio.Task[None]] = []
@@ -107,8 +106,6 @@ class Gateway:
         self._link.start(context.hub)
         self._link.on_ask = Measuring(context, self._link.links).on_ask
         self._linked = True
-        self._http = HttpServer(context)
-        await self._http.start()
         loop = asyncio.get_running_loop()
         for listening in self._port.sockets:
             server = await loop.create_server(
@@ -149,8 +146,7 @@ class Gateway:
         self._link.ending = True
         self._context.recorder.of_everybody(IncidentKind.DRAIN)
         await self._drain.run()
-        if self._http is not None:
-            await self._http.finish_requests()
+        await self._http.finish_requests()
 
     def hurry(self) -> None:
         """Ask all clients at once: whoever started this gateway ends all of them."""
@@ -186,15 +182,13 @@ class Gateway:
             await asyncio.get_running_loop().connect_accepted_socket(self._make_dispatcher, connection)
 
     def _make_dispatcher(self) -> ConnectionDispatcher:
-        assert self._http is not None
         return ConnectionDispatcher(self._context, self._http.make_connection, self._certificate, self._unended)
 
     async def stop(self) -> None:
         """Close everything; also after a `start` that failed half-way, and without `drain`."""
         for server in self._servers:
             server.close()
-        if self._http is not None:
-            await self._http.close()
+        await self._http.close()
         for connection in list(self._unended):  # of which no request, or no end of one, has come
             connection.end()
         if self._linked:

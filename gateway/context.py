@@ -32,6 +32,8 @@ from watchout.identity import Authenticator
 #: gateway, and for one user.
 MAX_RUNNING_REPLAYS: Final = 32
 MAX_RUNNING_REPLAYS_PER_USER: Final = 4
+#: Seconds for which who asks whether this gateway can serve waits for the router, and then for the session store.
+HEALTH_TIMEOUT_S: Final = 1.0
 
 
 class OpenSocket(Protocol):

@@ -16,14 +16,12 @@ from watchout.common.bus.messages import HopRow
 from watchout.common.bus.reply_records import MetricValues, StatsReply
 from watchout.common.errors import BusError, RouterUnavailable, StoreUnavailable
 from watchout.common.toolbox.single_flight import SingleFlight
-from watchout.gateway.context import Context
+from watchout.gateway.context import HEALTH_TIMEOUT_S, Context
 from watchout.gateway.http import queries
 from watchout.gateway.http.auth import StatsAuth
 from watchout.gateway.http.public_stats import PublicStreams, missing_slots, stats_page
 from watchout.gateway.http.responses import json_response
 
-#: How long `/health` waits for the router, and then for the session store, in seconds.
-HEALTH_TIMEOUT_S: Final = 1.0
 #: How long `/stats` waits for the list of streams, in times of `ROUTER_TIMEOUT_S`, which each page of it has.
 LIST_TIMEOUTS: Final = 5
 

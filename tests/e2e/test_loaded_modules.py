@@ -5,13 +5,17 @@ What is loaded is asked of processes that served and were told to end.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import socket
+import struct
 import subprocess
 import sys
 from typing import Final
 
 import pytest
 
-from tests.kit.processes import BIN, clean_environ
+from tests.kit.processes import BIN, JOINED, clean_environ
 
 #: Runs a program as its script does, and prints at its end which modules it has.
 PROGRAM: Final = """
@@ -23,7 +27,7 @@ main()
 """
 #: What only some settings need, with those that need it, and with the programs that always do.
 ONLY_FOR: Final = {
-    "aiohttp": ("a webhook, a gateway's own HTTP", {"gateway"}),
+    "aiohttp": ("a webhook, an HTTP request", set()),
     "asyncpg": ("DATABASE_URL of PostgreSQL", set()),
     "click": ("words on the command line", {"ctl"}),
     "cryptography": ("JWTs, TLS between gateways", set()),
@@ -37,7 +41,7 @@ ONLY_FOR: Final = {
     "watchout.common.settings.database_url": ("DATABASE_URL", set()),
     "watchout.router.slots.cluster": ("WATCHOUT_BUS", set()),
     "websockets": ("clients, an ML service over WebSocket", {"gateway"}),
-    "yarl": ("URLs of HTTP", {"gateway", "mlbridge"}),
+    "yarl": ("URLs of HTTP", {"mlbridge"}),
     "zoneinfo": ("NAIVE_TIMEZONE", set()),
 }
 
@@ -57,7 +61,8 @@ def test_a_plain_site_loads_nothing_that_its_settings_do_not_need(watchout):
     for name in ("router", "gateway", "mlbridge"):
         environ = {"ML_SERVICE_URL": "http://127.0.0.1:1"} if name == "mlbridge" else {}  # frames go without aiohttp
         started.run(name, [str(BIN / "python"), "-c", PROGRAM.format(name=name)], environ)
-    started.wait_ready()
+    for process in started.processes:  # nobody speaks HTTP
+        process.wait_for_output(JOINED.get(process.name, "router ready"))
     found = {}
     for process in list(started.processes):
         assert process.terminate() == 0
@@ -65,6 +70,28 @@ def test_a_plain_site_loads_nothing_that_its_settings_do_not_need(watchout):
         assert "msgspec" in modules  # what it has is told
         found[process.name] = too_much(process.name, modules)
     assert found == {"router": {}, "gateway": {}, "mlbridge": {}}
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_the_first_http_requests_wait_until_what_answers_them_is_loaded(watchout, loop):
+    started = watchout(start=False, prefork=False, loop=loop)
+    gateway = started.start("gateway")
+    gateway.wait_for_output("gateway ready")
+    address = (started.address, started.port)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(address, timeout=60)) for _ in range(8)]
+        clients[0].sendall(b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n")
+        clients[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        clients[0].close()  # by a reset: it is lost while it waits
+        for client in clients[1:]:
+            client.sendall(b"POST /alerts HTTP/1.1\r\nHost: here\r\nContent-Length: 30000\r\n\r\n" + b"x" * 20_000)
+        for client in clients[1:]:  # the rest of the body comes while it waits, and a second request behind it
+            client.sendall(b"x" * 10_000 + b"GET /health/live HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        replies = [b"".join(iter(functools.partial(client.recv, 65536), b"")) for client in clients[1:]]
+    for reply in replies:
+        assert reply.startswith(b"HTTP/1.1 401 ")
+        assert reply.endswith(b'{"status":"live"}')
+    assert gateway.terminate() == 0
 
 
 @pytest.mark.e2e

@@ -45,7 +45,8 @@ SERVERS: Final = ("router", "gateway", "mlbridge")
 TOOL: Final = ("watchout-ctl",)
 #: What programs import later, by their settings: libraries, and packages of servers and of the tool.
 LATER: Final = (
-    "uvloop", "websockets.server", "watchout.common.settings.database_url", "watchout.gateway.http.prometheus",
+    "uvloop", "websockets.server", "watchout.common.settings.database_url", "watchout.gateway.http.server",
+    "watchout.gateway.http.prometheus",
 )  # fmt: skip
 PACKAGES_OF_SERVERS: Final = (
     "watchout.identity.sources", "watchout.common.bus.nats", "watchout.common.bus.zeromq", "watchout.router.slots",

@@ -27,7 +27,7 @@ from watchout.common.process.alive_file import EVERY_S
 from watchout.common.settings import Settings, load
 from watchout.common.settings.mesh_listen import mesh_listen
 from watchout.common.settings.misspelled import known_names
-from watchout.gateway.http.health import HEALTH_TIMEOUT_S
+from watchout.gateway.context import HEALTH_TIMEOUT_S
 
 yaml = pytest.importorskip("yaml")
 pytest.importorskip("lightkube")
