@@ -23,7 +23,8 @@ class WriteMonitor:
     """
 
     __slots__ = (
-        "_lost", "_on_full", "_on_lost", "_progress", "_stalled_s", "_streams", "_taken", "_timer", "_transport",
+        "_lost", "_on_full", "_on_lost", "_on_stalled", "_progress", "_stalled_s", "_streams", "_taken", "_timer",
+        "_transport",
     )  # fmt: skip
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -36,18 +37,26 @@ class WriteMonitor:
         self._progress: TransferProgress | None = None
         self._on_lost: Callable[[], object] | None = None
         self._on_full: Callable[[], object] | None = None
+        self._on_stalled: Callable[[], object] | None = None
         self._timer: asyncio.TimerHandle | None = None
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
 
-    def begin_stream(self, stalled_s: float, on_lost: Callable[[], object], on_full: Callable[[], object]) -> None:
+    def begin_stream(
+        self,
+        stalled_s: float,
+        on_lost: Callable[[], object],
+        on_full: Callable[[], object],
+        on_stalled: Callable[[], object],
+    ) -> None:
         """Monitor the reader all the time from now on, because the response has no end.
 
         Args:
             stalled_s: Seconds without progress after which the reader is cut off, in place of `STALLED_S`.
             on_lost: Called once when the connection is lost.
             on_full: Called whenever the kernel takes no more.
+            on_stalled: Called when the reader is about to be cut off.
         """
-        self._on_full = on_full
+        self._on_full, self._on_stalled = on_full, on_stalled
         self._streams, self._stalled_s, self._progress = True, stalled_s, None
         self._on_lost = on_lost
         self._start_sampling()
@@ -75,7 +84,7 @@ class WriteMonitor:
         self._taken.set()
         if self._on_lost is not None:
             self._on_lost()
-        self._on_lost = self._on_full = None
+        self._on_lost = self._on_full = self._on_stalled = None
         self._stop_sampling()
 
     def _start_sampling(self) -> None:
@@ -104,4 +113,6 @@ class WriteMonitor:
         if self._progress.keeps_up(acknowledged_bytes(self._transport), now, waiting=waiting):
             self._sample_later()
         else:
+            if self._on_stalled is not None:
+                self._on_stalled()
             self._transport.abort()

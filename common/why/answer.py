@@ -80,7 +80,8 @@ class CameraNow(WhyRecord, frozen=True):
     `peak_fps` is the highest rate of one second since it registered. `window` is how many frames it may have under way
     (None: it has none), `demand_fps` the rate that it was asked for (None: it did not ask to be told). `limited` are
     its messages over the rates since it connected, `limited_per_s` those of now. `frame_bytes` is the mean size of a
-    frame as it came.
+    frame as it came. `round_trip_ms` is that of the last WebSocket ping to the camera, which a proxy in
+    between passes on; 0: not known.
     """
 
     connection: str
@@ -104,6 +105,7 @@ class CameraNow(WhyRecord, frozen=True):
     frame_bytes: float = 0.0
     viewers_elsewhere: int = 0
     socket: SocketNow | None = None
+    round_trip_ms: float = 0.0
 
 
 class ConnectionNow(WhyRecord, frozen=True):

@@ -71,9 +71,10 @@ def _life(
 ) -> Sentence:
     accepted = _first(incidents, IncidentKind.ACCEPTED)
     held = _first((each for each in incidents if each.cause != about), IncidentKind.HELD)
-    if accepted is None and kept is None:
+    began = accepted or _first(incidents, IncidentKind.TOLD)  # the router that accepted it may have ended since
+    if began is None and kept is None:
         return _unsent(about, who, held, incidents)
-    accepted_at = kept.accepted_at if kept is not None else 0 if accepted is None else accepted.at
+    accepted_at = kept.accepted_at if kept is not None else 0 if began is None else began.at
     figures: dict[str, float | int | str | None] = {"stream": stream, "acceptedAt": accepted_at}
     parts = [*_origin(kept, incidents, figures), *_way(about, incidents, figures)]
     parts.append(_reach(incidents, accepted, figures))

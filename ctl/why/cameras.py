@@ -43,7 +43,7 @@ def camera_sentence(camera: CameraNow, now: int) -> Sentence:
             "stream": camera.stream, "fps": camera.fps, "peakFps": camera.peak_fps, "frames": camera.frames,
             "limited": camera.limited, "window": camera.window, "demandFps": camera.demand_fps,
             "bytesPerS": None if camera.socket is None else camera.socket.received_per_s,
-            "rttMs": None if camera.socket is None else camera.socket.rtt_ms,
+            "rttMs": None if camera.socket is None else camera.socket.rtt_ms, "roundTripMs": camera.round_trip_ms,
         },
     )  # fmt: skip
 
@@ -51,7 +51,7 @@ def camera_sentence(camera: CameraNow, now: int) -> Sentence:
 def _reason(camera: CameraNow, now: int) -> tuple[str, str]:
     if not camera.producing:
         return "no_video", "it registered without frames"
-    rtt = 0.0 if camera.socket is None else camera.socket.rtt_ms / 1000
+    rtt = max(camera.round_trip_ms, 0.0 if camera.socket is None else camera.socket.rtt_ms) / 1000
     if camera.limited_per_s:
         return "rate_limit", (
             f"{fps(camera.limited_per_s)} messages/s are over a rate and dropped (MESSAGE_RATE "

@@ -247,24 +247,6 @@ def _ml_back(incident: Incident, process: str) -> tuple[str, str]:
     return "ml_back", f"the ML service {incident.reason} answered {process} again after {after}"
 
 
-def _alert(incident: Incident, process: str) -> tuple[str, str]:
-    """Return the sentence about an alert among those of its stream; its life is told when it is asked for."""
-    said = {
-        IncidentKind.RAISED: "came from the ML service",
-        IncidentKind.HELD: f"was held back, because of alert {incident.cause}",
-        IncidentKind.ALERT_LOST: "was dropped, because too many waited for the router",
-        IncidentKind.ACCEPTED: f"was accepted, for {counted(int(incident.numbers.get('receivers', 0)), 'client')}",
-        IncidentKind.DUPLICATE: "came again",
-        IncidentKind.REDELIVERED: "was sent again to a gateway that had missed it",
-        IncidentKind.TOLD: f"was told to {counted(int(incident.numbers.get('viewers', 0)), 'viewer')}",
-        IncidentKind.ACKNOWLEDGED: (
-            f"was acknowledged by {incident.user} after {lasted(incident.numbers.get('after_ms', 0) / 1000)}"
-        ),
-    }
-    kind = IncidentKind(incident.what)
-    return str(kind).replace(" ", "_"), f"alert {incident.alert} of {_streams(incident)} {said[kind]} ({process})"
-
-
 def _streams(incident: Incident) -> str:
     return listed(incident.streams, 3) or "a stream"
 
@@ -293,11 +275,4 @@ _MADE: Final[dict[str, Callable[[Incident, str], tuple[str, str]]]] = {
     IncidentKind.ML_FAILED: _ml_failed,
     IncidentKind.ML_AWAY: _ml_away,
     IncidentKind.ML_BACK: _ml_back,
-    **dict.fromkeys(
-        (
-            IncidentKind.RAISED, IncidentKind.HELD, IncidentKind.ALERT_LOST, IncidentKind.ACCEPTED,
-            IncidentKind.DUPLICATE, IncidentKind.REDELIVERED, IncidentKind.TOLD, IncidentKind.ACKNOWLEDGED,
-        ),
-        _alert,
-    ),
-}  # fmt: skip
+}

@@ -317,6 +317,7 @@ class WebSocket(ClientSocketReader, asyncio.BufferedProtocol):
             if self._handler is not None:
                 self._handler.on_message_timeout()
             else:
+                self.tally.end(ABNORMAL, "a message that it had begun stalled before it was let in", "gateway")
                 self._transport.abort()
         elif now - self.received_at > idle_s:
             self._context.metrics.count(metric_names.CLOSED_IDLE)

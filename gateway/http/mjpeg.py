@@ -114,7 +114,8 @@ class Mjpeg:
             with contextlib.suppress(ConnectionError):  # the reader disconnected
                 await response.prepare(request)
                 if self._monitor is not None:
-                    self._monitor.begin_stream(self._context.settings.idle_timeout_s, self._wake.set, self._on_full)
+                    stalled_s = self._context.settings.idle_timeout_s
+                    self._monitor.begin_stream(stalled_s, self._wake.set, self._on_full, self._on_stalled)
                 await response.write(FIRST_BOUNDARY)
                 await self._send_all(request, response)
                 await response.write_eof()
@@ -206,6 +207,11 @@ class Mjpeg:
         if transport is not None and not shares_writes(transport, asyncio.get_running_loop()):
             size = transport.get_write_buffer_size()
             self._context.waiting_frames.hold(self._shown_holder, self._user, self._shown_holder, size)
+
+    def _on_stalled(self) -> None:
+        """Record that the reader is cut off."""
+        idle_s = self._context.settings.idle_timeout_s
+        self._why = self._why or f"it took nothing of its picture for {idle_s:g} s, or hardly anything"
 
     def on_frame_evicted(self) -> None:
         """Drop the waiting frame, because waiting frames exceed their memory."""

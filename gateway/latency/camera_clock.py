@@ -79,9 +79,12 @@ class CameraClock:
         acks: acknowledgements that the camera waits for; None: it has no window.
         has_own_time: a frame had a timestamp other than the gateway's. Until then the timestamps may be the gateway's.
         ping_at: when the next ping is due, in seconds.
+        round_trip_ms: how long the last ping and its pong took; 0: there was none.
     """
 
-    __slots__ = ("_answered", "_looked", "_phase", "_pings", "acks", "has_own_time", "offset", "ping_at")
+    __slots__ = (
+        "_answered", "_looked", "_phase", "_pings", "acks", "has_own_time", "offset", "ping_at", "round_trip_ms",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.offset = ClockOffset()
@@ -93,7 +96,7 @@ class CameraClock:
         #: When the ping was sent whose pong came after the last frame.
         self._answered: float | None = None
         self._phase = 0
-        self.ping_at = 0.0
+        self.ping_at = self.round_trip_ms = 0.0
 
     def on_frame(self, stamp: int, here_ms: int, began: float) -> None:
         """Handle a sampled frame, which does not count in `acks.received` yet.
@@ -149,6 +152,7 @@ class CameraClock:
             return False
         sent, self._pings = self._pings[1], None
         self.offset.on_round_trip(sent, now)
+        self.round_trip_ms = now - sent
         self._answered = sent
         return True
 

@@ -227,6 +227,8 @@ class ConnectionDispatcher(SecuredProtocol):
     def give_way(self) -> None:
         """Discard the unfinished head and end the connection; called by `Unfinished` when its budget is exceeded."""
         self._buffer, self._refused = b"", True
+        text = "too many unfinished bytes here, and most of them its own"
+        self._context.recorder.refused(self._slot.address or self._peer, 0, "OVERLOADED", text)
         self._transport.abort()
 
     def end(self) -> None:

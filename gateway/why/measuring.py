@@ -233,6 +233,7 @@ class Measuring:
             frame_bytes=0.0 if frames <= 0 else round(now.received_per_s * seconds / frames),
             viewers_elsewhere=publication.viewers_elsewhere,
             socket=now,
+            round_trip_ms=round(publication.camera_clock.round_trip_ms, 1),
         )
 
 

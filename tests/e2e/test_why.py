@@ -11,12 +11,16 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Final
 
+import msgspec
 import pytest
 
 from tests.kit.clients import JPEG, Camera, Clients, base64_of, eventually, http
 from tests.kit.ml_stub import serving
 from tests.kit.processes import BIN, Watchout
 from tests.kit.readers import Reader
+from watchout.common.settings import load
+from watchout.ctl.why.explain import explain
+from watchout.ctl.why.survey import survey
 
 pytestmark = pytest.mark.e2e
 
@@ -35,12 +39,16 @@ async def ask(started: Watchout, about: str, *, code: int = 0) -> dict[str, Any]
 
 
 async def said(started: Watchout, about: str, holds: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """Ask until what is said holds: the answer is a snapshot of a system at work."""
-    async with asyncio.timeout(COMES_S):
-        while True:
-            found = await ask(started, about)
-            if holds(found):
-                return found
+    """Ask, as the command does, until what is said holds: the answer is a snapshot of a system at work."""
+    settings, found = load(started.environ), {}
+    try:
+        async with asyncio.timeout(COMES_S):
+            while True:
+                found = msgspec.to_builtins(explain(await survey(settings, about)))
+                if holds(found):
+                    return found
+    except TimeoutError:
+        raise AssertionError(f"what was waited for is not said of {about}: {found}") from None
 
 
 def causes(sentences: list[dict[str, Any]]) -> set[str]:
@@ -184,6 +192,7 @@ async def test_why_each_connection_ended(watchout, clients: Clients):
     assert "a request from 127.0.0.1 was refused with 401 by gateway: POST /alerts: AUTH_FAILED" in texts
 
     found = await ask(started, "cam-l", code=1)
+    assert causes(found["now"]) == {"unknown_name"}
     text = found["now"][0]["text"]
     assert "streams known are cam-1, cam-2" in text
     assert "cam-1" in text.partition("nearest: ")[2]
@@ -224,13 +233,21 @@ async def test_of_more_connections_than_are_remembered_one_by_one_the_sums_are_k
 
 
 async def test_a_gateway_that_hangs_and_one_that_was_killed_are_named(watchout, clients: Clients):
-    started = watchout(gateways=2)
+    started = watchout(gateways=2, environ={"DRAIN_SPREAD_S": "60"})
     owner = started.token("owner")
     camera = await clients.camera(started.url, owner)
     await camera.register("cam-1")
     pid = started.holder_of(camera.local_port)
     (gateway,) = [each for each in started.named("gateway") if pid in (each.pid, *(c.pid for c in each.children))]
-    await ask(started, "cam-1")
+    (other,) = [each for each in started.named("gateway") if each is not gateway]
+    there = 0
+    while there < 4:
+        viewer = await clients.viewer(started.url, owner)
+        there += started.holder_of(viewer.local_port) != pid
+    other.send_signal(signal.SIGTERM)  # it lets its clients go, one after the other
+    found = await said(started, "cam-1", lambda one: "restart" in causes(one["everybody"]))
+    (drain,) = of(found["everybody"], "restart")
+    assert "was told to end, and asked its clients to reconnect (1012)" in drain["text"]
     gateway.pause()
     found = await ask(started, "cam-1")
     assert "no_answer" in causes(found["limits"]) or "gateway_lost" in causes(found["past"])
@@ -291,7 +308,7 @@ async def _streaming_at(camera: Camera, pace: dict[str, float], picture: bytes =
             await camera.show_binary(picture)
             await asyncio.sleep(1 / pace["fps"])
 
-    async with _beside(show()):
+    async with beside(show()):
         yield
 
 
@@ -309,12 +326,12 @@ async def _halting(pid: int) -> AsyncIterator[None]:
         finally:
             os.kill(pid, signal.SIGCONT)
 
-    async with _beside(halt()):
+    async with beside(halt()):
         yield
 
 
 @contextlib.asynccontextmanager
-async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     task = asyncio.create_task(work)
     try:
         yield

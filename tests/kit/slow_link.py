@@ -1,4 +1,7 @@
-"""A TCP proxy on loopback whose way up carries so many bytes a second and holds few of them, as a phone's does."""
+"""A TCP proxy on loopback whose way up carries so many bytes a second and holds few of them, as a phone's does.
+
+Its way down may take a time.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ class SlowLink:
     def __init__(self, target_port: int, bytes_per_s: float) -> None:
         self._target_port = target_port
         self.bytes_per_s = bytes_per_s
+        #: For how long what goes down is on its way.
+        self.delay_s = 0.0
         self.port = 0
         #: Connections that clients made so far.
         self.connections = 0
@@ -79,5 +84,7 @@ class SlowLink:
                 self.carried += len(data)
                 free_at = max(free_at, loop.time()) + len(data) / self.bytes_per_s
                 await asyncio.sleep(free_at - loop.time())
+            elif self.delay_s:
+                await asyncio.sleep(self.delay_s)
             writer.write(data)
             await writer.drain()

@@ -53,6 +53,13 @@ async def asks(raw: RawSocket, path: str, *headers: str, method: str = "GET") ->
     return await raw.answer()
 
 
+#: Progress is judged over so many seconds, not two minutes, and at so many bytes a second.
+UNFINISHED = (
+    "import watchout.gateway.progress, watchout.gateway.client.socket_reader\n"
+    "watchout.gateway.progress.OVER_S = watchout.gateway.client.socket_reader.OVER_S = {}\n"
+    "watchout.gateway.progress.LEAST_BYTES_PER_S = {}"
+)
+
 HURRIED = "import watchout.gateway.listen.dispatch\nwatchout.gateway.listen.dispatch.UNAUTHENTICATED_KEEPALIVE_S = 0.6"
 ALERT = {"streamId": "door", "severity": "high", "message": "somebody"}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from tests.e2e.edge.support import SUBSCRIBE, patched_gateway
+from tests.e2e.edge.support import SUBSCRIBE, UNFINISHED, patched_gateway
 from tests.kit.clients import (
     CONTINUATION,
     JPEG,
@@ -109,14 +109,6 @@ async def test_a_few_pongs_that_nobody_asked_for_do_no_harm(plain_watchout, clie
     await raw.upgrade(SUBSCRIBE)
     await raw.send(web_socket_frame(PONG, b"") * 100 + web_socket_frame(PING, b"x"))
     assert (await raw.frame()).opcode == PONG
-
-
-#: Progress is judged over so many seconds, not two minutes, and at so many bytes a second.
-UNFINISHED = (
-    "import watchout.gateway.progress, watchout.gateway.client.socket_reader\n"
-    "watchout.gateway.progress.OVER_S = watchout.gateway.client.socket_reader.OVER_S = {}\n"
-    "watchout.gateway.progress.LEAST_BYTES_PER_S = {}"
-)
 
 
 def start_judging(started: Watchout, over_s: float, least_bytes_per_s: int) -> Watchout:

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from tests.e2e.test_why import causes, said
 from tests.faults.processes.support import healthy, push, served
 from tests.kit.clients import eventually, http
 from tests.kit.processes import BIN, REPOSITORY
@@ -47,6 +48,7 @@ async def test_who_is_authenticated_goes_on_while_the_session_store_is_down(watc
     await viewer.find("alert", message="goes on")
     await asyncio.to_thread(own_postgres.start)
     await healthy(started, 200, 30)
+    await said(started, "127.0.0.1", lambda one: "store_away" in causes(one["past"]))
     late = await clients.viewer(url, token)
     assert await late.subscribe(camera.stream) == "streaming"
 

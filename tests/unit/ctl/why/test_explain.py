@@ -88,7 +88,8 @@ def test_the_life_of_an_alert_is_one_sentence() -> None:
         ),
         ([RAISED, of(K.ALERT_LOST)], None, "alert_lost: this alert of cam: dropped by the bridge, because too many"),
         ([RAISED], None, "not_accepted: this alert of cam: no router is known to have accepted it; the bridge got it"),
-        ([of(K.TOLD)], None, "not_accepted: this alert of cam: no router is known to have accepted it"),
+        ([], KEPT, "told_nobody: this alert of cam (high: 'a person'): frame 812, raised by a client, an operator or"),
+        ([RAISED, TOLD], None, "told: this alert of cam: frame 812, looked at by people after 140 ms, told to 3"),
     ],
 )  # fmt: skip
 def test_each_turn_in_the_life_of_an_alert_has_its_words(
