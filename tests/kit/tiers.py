@@ -16,10 +16,16 @@ import pytest
 LONG: Final = {
     "tests/cluster": "hosts in network namespaces, with NATS servers that are killed and cut off",
     "tests/e2e/deploy": "systemd, proxies, Prometheus, and processes of the former release",
+    "tests/e2e/edge/test_floods.py": "strangers who send without end",
     "tests/e2e/test_bounds.py": "every bound is filled",
     "tests/e2e/test_mjpeg_readers.py": "every reader of moving pictures",
     "tests/e2e/test_no_cycles.py": "garbage of long runs",
+    "tests/e2e/test_placement.py": "proxies that place streams",
+    "tests/e2e/test_slow_alerts.py": "thousands of alerts that wait",
+    "tests/e2e/test_slow_http_readers.py": "a hundred readers that read nothing",
+    "tests/e2e/test_storm.py": "thousands of phones that come back at once",
     "tests/e2e/test_wheel.py": "packages that are built and installed",
+    "tests/e2e/test_window_behind_nginx.py": "a proxy that buffers",
     "tests/faults/test_blocked_loop.py": "processes that stand still",
     "tests/faults/test_crowds.py": "crowds of connections",
     "tests/faults/test_few_descriptors.py": "descriptors that run out",
@@ -29,9 +35,14 @@ LONG: Final = {
     "tests/faults/test_out_of_memory.py": "memory that runs out",
     "tests/faults/test_overload.py": "more than a core can do",
     "tests/integration/benchmarks": "other systems, as the benchmarks start them",
+    "tests/integration/ctl/test_rehearse.py": "whole rehearsals",
     "tests/integration/kit": "the tests' own tools",
+    "tests/integration/mlbridge/test_poison.py": "ML services that fail for long",
     "tests/integration/router/slots/test_faults.py": "a schedule of faults of routers",
     "tests/sdk/test_example_apps.py": "applications that are built with npm",
+    "tests/sdk/test_firefox.py": "a second browser",
+    "tests/sdk/test_js.py": "the packages' own tests with npm, Bun and Deno",
+    "tests/sdk/test_react.py": "a hundred mounts in each version of React",
 }
 
 
