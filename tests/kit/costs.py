@@ -23,9 +23,10 @@ _STARTS: Final = ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.forkpty")
 _started = 0
 
 
-def _count(event: str, _: tuple[Any, ...]) -> None:
+def _count(event: str, _: tuple[Any, ...], starts: tuple[str, ...] = _STARTS) -> None:
+    """Count a start. `starts` is bound here: the hook is called at the interpreter's end too, when globals are gone."""
     global _started
-    if event in _STARTS:
+    if event in starts:
         _started += 1
 
 
