@@ -91,6 +91,11 @@ class Reader:
     def local_port(self) -> int:
         return int(self.sock.getsockname()[1])
 
+    @property
+    def unread(self) -> int:
+        """Bytes that came and belong to no message that was handed out."""
+        return len(self._held)
+
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def get(self, path: str, token: str) -> None:
