@@ -31,7 +31,7 @@ def explain(facts: WhyFacts) -> Explanation:
     """
     answers = list(facts.answers)
     found = any(not answer.is_empty for answer in answers)
-    now = [*_present(facts, answers)] if found else [_unknown(facts, answers)]
+    now = [*_present(facts, answers)] or [_only_past(facts, answers)] if found else [_unknown(facts, answers)]
     told = bool(found and alert_sentences(facts.about, answers, facts.now))
     incidents = _in_order(answers, everybody=False)
     closed = {(each.connection, each.reason) for _, each in incidents if each.what == IncidentKind.CLOSED}
@@ -79,6 +79,17 @@ def _present(facts: WhyFacts, answers: Sequence[WhyAnswer]) -> Iterator[Sentence
                     f"{lasted(max(0, answer.now - one.since) / 1000)}, and neither sends nor watches a stream now",
                     subject=one.connection,
                 )  # fmt: skip
+
+
+def _only_past(facts: WhyFacts, answers: Sequence[WhyAnswer]) -> Sentence:
+    """Return the sentence about a subject of which nothing is there any more; what is remembered follows it."""
+    all_answered = not (facts.missing_slots or facts.silent) and any(answer.kind == "gateway" for answer in answers)
+    hedge = "" if all_answered else ", as far as those who answered know"
+    if any(facts.about in incident.streams for answer in answers for incident in answer.incidents):
+        text = f"{facts.about} has no camera now, and nobody waits for one{hedge}"
+        return Sentence(cause="offline", text=text, subject=facts.about)
+    text = f"no connection of {facts.about} is open now{hedge}"
+    return Sentence(cause="not_connected", text=text, subject=facts.about)
 
 
 def _in_order(answers: Sequence[WhyAnswer], *, everybody: bool) -> list[tuple[WhyAnswer, Incident]]:

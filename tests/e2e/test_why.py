@@ -183,7 +183,8 @@ async def test_why_each_connection_ended(watchout, clients: Clients):
     (waited,) = of(found["past"], "too_many_alerts")
     assert "closed 4400: 20 alerts (" in waited["text"]
     assert waited["figures"]["messages_waiting"] == 20
-    assert (await ask(started, full_line["connection"]))["past"] == [waited]
+    of_one = await ask(started, full_line["connection"])
+    assert (causes(of_one["now"]), of_one["past"]) == ({"not_connected"}, [waited])
 
     found = await said(started, "127.0.0.1", lambda one: len([*of(one["past"], "refused_login")]) >= 3)
     texts = " ".join(sentence["text"] for sentence in of(found["past"], "refused_login"))

@@ -116,6 +116,18 @@ def test_the_alerts_of_a_stream_are_told_among_what_happened_to_it() -> None:
     )
 
 
+def test_of_what_is_there_no_more_this_is_said_first() -> None:
+    left = Incident(what=K.RELEASED, at=NOW, streams=("cam",), user="ann", reason="gw")
+    for name, cause, text in (
+        ("cam", "offline", "cam has no camera now, and nobody waits for one"),
+        ("ann", "not_connected", "no connection of ann is open now"),
+    ):
+        (sentence,) = about(name, answer("router", "router", incidents=[left]), answer()).now
+        assert (sentence.cause, sentence.text) == (cause, text)
+        (sentence,) = about(name, answer("router", "router", incidents=[left])).now
+        assert sentence.text == f"{text}, as far as those who answered know", "no gateway did"
+
+
 def test_a_name_that_nobody_knows_is_said_with_what_there_is_and_what_is_near() -> None:
     found = about(
         "door-1O",
