@@ -31,7 +31,9 @@ def gateway_url(given: str, *, name: str = "the URL", credential: str = "an argu
     if "@" in given:  # a secret may be before it
         raise ValueError(f"{name} holds a user name or password, expected ws://host[:port]; the token is {credential}")
     if not fits:
-        raise ValueError(f"{name} is {given!r}, expected ws://host[:port] or wss://host[:port]; http and https do as well")
+        raise ValueError(
+            f"{name} is {given!r}, expected ws://host[:port] or wss://host[:port]; http and https do as well"
+        )
     path = _OWN_PATH.sub("", parts.path.rstrip("/"))
     return f"{_SCHEMES[parts.scheme]}://{parts.netloc}{path}"
 
