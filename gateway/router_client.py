@@ -356,7 +356,8 @@ class RouterClient:
                     else:
                         self.links.send_frame_to(body.at, parts)
             case Revoke():
-                self.hub.revoke(body.stream, body.term)
+                alerts_after = (body.alerts_epoch, body.last_alert) if body.alerts_epoch else None
+                self.hub.revoke(body.stream, body.term, alerts_after)
             case AlertNotification():
                 times = self.links.at(slot).clock
                 if body.acknowledgement is None:

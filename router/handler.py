@@ -39,6 +39,7 @@ from watchout.common.bus.messages import (
     Release,
     ReservationEnded,
     ReservationReport,
+    Revoke,
     SnapshotEnd,
     StreamReport,
     Unreserve,
@@ -59,7 +60,7 @@ from watchout.router.queries import QueryHandler
 from watchout.router.shares.handler import ShareHandler
 from watchout.router.startup_hold import HeldRequest, StartupHold
 from watchout.router.streams.registry import Streams
-from watchout.router.streams.stream import BridgeRecord
+from watchout.router.streams.stream import BridgeRecord, Send
 
 #: Seconds between two warnings about malformed or refused messages.
 WARN_EVERY_S: Final = 5.0
@@ -168,7 +169,7 @@ class MessageHandler:
             case StreamReport():
                 self.streams.report(member, body)
             case PublicationState():
-                send_all(self.streams.set_publication(member, body, now_ms))
+                send_all(map(self._with_last_alert, self.streams.set_publication(member, body, now_ms)))
             case Interest():
                 send_all(self.streams.set_interest(member, body, now, now_ms))
                 self.alerts.send_missed(member, body)
@@ -227,7 +228,7 @@ class MessageHandler:
                 former = None if before is None else before.gateway
                 sends = self.streams.claim(member, body, now, now_ms)
                 self.incidents.on_claim(member, body, former, sends, now_ms)
-                self.outbox.send_all(sends)
+                self.outbox.send_all(map(self._with_last_alert, sends))
             case OwnerLookup():
                 self.outbox.send(member, self._look_up_owner(body))
             case RaiseAlert():
@@ -235,6 +236,15 @@ class MessageHandler:
                 self.alerts.accept(member, body, now, now_ms)
             case AcknowledgeRequest():
                 self.alerts.acknowledge(member, body, now, now_ms)
+
+    def _with_last_alert(self, send: Send) -> Send:
+        """Add the number of the last alert to a `Revoke`: from now on the gateway gets only those that it wants."""
+        if not isinstance(send.body, Revoke):
+            return send
+        last_alert = self.alerts.log.last
+        return Send(
+            send.member, msgspec.structs.replace(send.body, alerts_epoch=self.alerts.epoch, last_alert=last_alert)
+        )
 
     def _look_up_owner(self, body: OwnerLookup) -> OwnerReply | RefusedReply:
         """Return the owner of a stream and the last alert, or on request where its publisher's gateway said it is."""

@@ -173,8 +173,12 @@ class Hub:
         self._close_if_unused(stream)
         self._wake()
 
-    def revoke(self, stream_id: str, term: int) -> None:
-        """End the publication of a stream that the router granted to a publisher elsewhere, with the higher `term`."""
+    def revoke(self, stream_id: str, term: int, alerts_after: tuple[int, int] | None = None) -> None:
+        """End the publication of a stream that the router granted to a publisher elsewhere, with the higher `term`.
+
+        `alerts_after` is the epoch of the router, and the number of the last alert that came here on account of the
+        publication: viewers here get the later ones.
+        """
         publication = self._publications.get(stream_id)
         if publication is None or publication.term > term:
             return
@@ -183,6 +187,8 @@ class Hub:
         stream.publication = None
         self._end(publication)
         self.reports.publication_ended(publication)
+        if stream.alert_viewers and alerts_after is not None:
+            self.reports.interest_changed(stream_id, alerts_after)
         publication.publisher.on_taken_over(stream_id)
         self._close_if_unused(stream)
 

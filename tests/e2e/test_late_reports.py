@@ -115,6 +115,26 @@ async def test_a_viewer_at_the_gateway_of_the_camera_misses_none_either(in_one_p
     assert heard(viewer) == ["a1", "a2"]
 
 
+async def test_nor_while_the_camera_moves_to_another_gateway(in_one_process, clients: Clients):
+    started = await two(in_one_process)
+    here, elsewhere = started.urls
+    token = started.token()
+    camera = await clients.camera(here, token)
+    await camera.register("cam")
+    waits = late(started, 0, Interest)
+    viewer = await clients.viewer(here, token)
+    await viewer.subscribe("cam")
+    await post(elsewhere, "cam", "a1")
+    await (await clients.camera(elsewhere, token)).register("cam")
+    assert await camera.closed() == 4501
+    await post(elsewhere, "cam", "a2")
+    assert heard(viewer) == ["a1"]
+    waits.let_go()
+    await post(elsewhere, "cam", "a3")
+    await eventually(lambda: "a3" in heard(viewer))
+    assert heard(viewer) == ["a1", "a2", "a3"]
+
+
 @pytest.mark.parametrize("again", [False, True], ids=["at first", "when it registers again"])
 async def test_a_camera_misses_none_after_its_answer(in_one_process, clients: Clients, again: bool):
     started = await two(in_one_process)

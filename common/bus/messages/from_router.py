@@ -101,10 +101,16 @@ class SendNewest(Message, frozen=True, tag="sendnewest"):
 class Revoke(Message, frozen=True, tag="revoke"):
     """Sent by the router to a gateway: the publisher with this term no longer has the stream, because another one took
     it over. The gateway ends the publication.
+
+    Until then it got all alerts of the stream. `last_alert` (`alerts_heard` on the wire) is the number of the last one
+    that the router of epoch `alerts_epoch` had accepted, of whichever stream: a gateway whose viewers want the later
+    ones names it in its `Interest`.
     """
 
     stream: StreamId
     term: Count
+    alerts_epoch: Count = 0
+    last_alert: Count = msgspec.field(default=0, name="alerts_heard")
 
 
 class StatusUpdate(Message, frozen=True, tag="status"):

@@ -331,6 +331,17 @@ def test_the_router_is_told_after_which_alert_the_first_of_the_viewers_has_subsc
     assert alerts_after(harness) == [(0, 0)], "it is told once"
 
 
+@pytest.mark.parametrize(("alerts", "expected"), [(True, [(5, 9)]), (False, [])])
+def test_where_the_camera_has_gone_to_another_gateway_viewers_get_the_alerts_after_that(
+    harness: HubHarness, alerts: bool, expected: list[tuple[int, int]]
+) -> None:
+    harness.publish(FakePublisher(), term=4)
+    watch(harness, None, alerts=alerts)
+    assert alerts_after(harness) == [(0, 0)]
+    harness.hub.revoke("door", 5, (5, 9))
+    assert alerts_after(harness) == expected
+
+
 def test_who_wants_no_alerts_and_a_snapshot_name_none(harness: HubHarness) -> None:
     watch(harness, (5, 9), alerts=False)
     assert alerts_after(harness) == [(0, 0)]

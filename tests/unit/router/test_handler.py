@@ -53,6 +53,7 @@ from watchout.common.bus.messages import (
     Rejoin,
     Release,
     ReservationEnded,
+    Revoke,
     RouterHeartbeat,
     SendNewest,
     SnapshotEnd,
@@ -365,6 +366,17 @@ def test_whoever_looked_a_stream_up_gets_each_alert_after_the_reply_however_late
     place.send(OTHER, late)
     place.send(GATEWAY, RaiseAlert(request=4, alert=alert("a3")))
     assert [told.alert.id for told in place.take(OTHER, AlertNotification)] == ["a2", "a3"]
+
+
+def test_a_gateway_that_loses_a_stream_is_told_of_the_last_alert_that_it_got(place: Place) -> None:
+    place.publish(GATEWAY)
+    place.send(OTHER, RaiseAlert(request=1, alert=alert("a1")))
+    place.take(GATEWAY)
+    place.send(OTHER, Claim(request=2, stream="cam", user="ann"))
+    place.send(OTHER, RaiseAlert(request=3, alert=alert("a2")))
+    (revoked,) = place.take(GATEWAY)
+    assert isinstance(revoked, Revoke)
+    assert (revoked.alerts_epoch, revoked.last_alert) == (EPOCH, 1)
 
 
 async def test_a_gateway_that_greets_again_gets_what_it_missed_once_it_has_said_what_it_has(place: Place) -> None:
