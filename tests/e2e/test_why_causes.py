@@ -205,8 +205,10 @@ async def test_why_a_camera_sends_less_and_what_its_viewers_cannot_show(watchout
     (life,) = (await said(started, "lonely", lambda one: one["found"]))["now"]
     assert life["cause"] == "told_nobody"
     await made["even"].leave()
-    await said(started, "even", lambda one: "camera_gone" in causes(one["past"]) and "offline" in causes(one["now"]))
-    found = await said(started, "127.0.0.1", lambda one: "idle_connection" in causes(one["now"]))
+    found, _ = await asyncio.gather(
+        said(started, "127.0.0.1", lambda one: "idle_connection" in causes(one["now"])),
+        said(started, "even", lambda one: "camera_gone" in causes(one["past"]) and "offline" in causes(one["now"])),
+    )
     assert "neither sends nor watches a stream now" in texts(found["now"], "idle_connection")
 
 
