@@ -114,7 +114,8 @@ async def test_idle_connections_cost_little_and_those_that_come_and_go_leave_not
         await at_rest(started)
         sizes.append(own_memory_bytes(pid))
     print(f"own memory after each round: {[f'{size / 1e6:.1f} MB' for size in sizes]}")
-    assert sizes[-1] - sizes[0] < SPARE_BYTES
+    half = (ROUNDS + 1) // 2  # now and then the C library gives some MB back, so one round says little
+    assert max(sizes[half:]) - max(sizes[:half]) < SPARE_BYTES
 
     async def as_before() -> bool:
         fds, tasks = await at_rest(started)
