@@ -94,7 +94,7 @@ test test-long: $(VENV)/.dev
 
 # What starts no process and needs no service: the unit tests and the rules of the repository (tests/test_*.py).
 test-fast: $(VENV)/.dev
-	$(PYTEST) -q -n $(FAST_WORKERS) --dist worksteal --hypothesis-profile=fast -m "not e2e and not real" $(ARGS) \
+	$(PYTEST) -q -n $(FAST_WORKERS) --dist worksteal --hypothesis-profile=fast -m "not e2e and not real and not long" $(ARGS) \
 	  tests/unit tests/test_*.py
 
 # What each test takes, into build/costs.csv; and which files are long, for the order of `make test`.

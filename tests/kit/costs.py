@@ -16,8 +16,6 @@ from typing import Any, Final
 
 import pytest
 
-from tests.kit import prefork
-
 COLUMNS: Final = ("test", "wall_s", "cpu_s", "children_cpu_s", "processes")
 _STARTS: Final = ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.forkpty")
 _started = 0
@@ -36,6 +34,8 @@ def _cpu_s(who: int) -> float:
 
 
 def _now() -> tuple[float, float, float, int]:
+    from tests.kit import prefork  # a plugin of its own: pytest rewrites it only where nothing has imported it before
+
     children_s = _cpu_s(resource.RUSAGE_CHILDREN) + prefork.totals.cpu_s
     return time.monotonic(), _cpu_s(resource.RUSAGE_SELF), children_s, _started + prefork.totals.processes
 
