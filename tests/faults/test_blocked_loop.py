@@ -111,7 +111,7 @@ async def test_a_gateway_whose_loop_is_blocked_is_noticed_and_its_camera_is_seen
         await viewer.frame()
         blocked.send_signal(signal.SIGUSR1)
         await viewer.status("offline", COMES_S, streamId="cam")
-        assert "member gone" in router.output
+        await asyncio.to_thread(router.wait_for_output, "member gone")
         while (await viewer.find("status", COMES_S))["status"] != "streaming":
             pass  # "online" first, where the router hears of the camera before its rate
         count = len(viewer.frames)
