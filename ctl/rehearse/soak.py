@@ -28,8 +28,9 @@ GATEWAYS: Final = 2
 #: Settings of bounds that would take hours to be reached: memory that fills up to one is no leak.
 SMALL_BOUNDS: Final = {"WHY_BYTES": "262144"}
 #: Alerts that services post first, many at once, so that ids of alerts are remembered up to the bound of each gateway
-#: long before the warm-up ends; afterwards one by one.
-ALERTS_FIRST: Final = 70_000
+#: long before the warm-up ends; afterwards one by one. Python lays out a dictionary of the newest 65 536 for the last
+#: time when 87 381 have come.
+ALERTS_FIRST: Final = 90_000
 #: Seconds between two samples.
 SAMPLE_EVERY_S: Final = 10.0
 #: Most samples of one quantity, all of 24 hours.
