@@ -1,9 +1,9 @@
 """Which tests `make test` leaves to `make test-long`.
 
-`make test` is for every change: all rules, and each feature once through real processes and services, in a few minutes.
+`make test` is for every change: all rules, and each feature once through real processes and services.
 `make test-long` has what takes long for the machine around watchout: hosts with networks of their own, resources that
-run out, other programs in all their kinds, packages that are built and installed, the client libraries in their runtimes;
-and the property tests with all their examples, of which `make test` draws a few. CI runs both.
+run out, other programs in all their kinds, packages that are built and installed, the client libraries in their
+runtimes; and the property tests with all their examples, of which `make test` draws a few. CI runs both.
 """
 
 from __future__ import annotations
