@@ -82,7 +82,7 @@ demo-cluster: demo-cluster-machines $(VENV)/.cluster
 demo-cluster-machines:
 	@$(PYTHON) examples/cluster/machines.py $(CLUSTER_NET)
 
-# Every rule, and each feature once through real processes and services: a few minutes. CI runs `make test-long` as well.
+# Every rule, and each feature once through real processes and services: 8 to 10 minutes on two cores. CI runs `make test-long` as well.
 test: SELECTION = -m "not long" --hypothesis-profile=fast
 
 # What takes long for the machine around watchout (tests/kit/tiers.py), and the property tests with all their examples.
