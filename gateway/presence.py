@@ -94,7 +94,7 @@ class Presence(Generic[M]):
                 identity = self._clients[client]
                 if found is None or found.user_id != identity.user_id:
                     ended.append(client)
-                else:  # the store knows the session and the user, not what the token grants
+                elif found != identity:  # the store knows the session and the user, not what the token grants
                     now_is = replace(
                         found, introspected=identity.introspected, ends_at=identity.ends_at, grants=identity.grants
                     )
