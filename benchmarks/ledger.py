@@ -153,6 +153,9 @@ class _Nowhere:
         """It is written directly from its second frame on."""
         subscription.last_frame_id = frame.frame_id
 
+    def send_alert(self, subscription: Subscription, message: bytes) -> None:
+        """It writes nowhere."""
+
     def on_permission_lost(self, stream: str) -> None:
         """It is never lost."""
 

@@ -229,6 +229,9 @@ class _Viewer:
     def send_message(self, message: bytes) -> None:
         self.queue.offer_message(message)
 
+    def send_alert(self, subscription: Subscription, message: bytes) -> None:  # noqa: ARG002 - as a viewer
+        self.queue.offer_message(message)
+
     def send_ping(self, data: bytes) -> None:
         """It answers nothing."""
 

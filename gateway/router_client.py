@@ -365,7 +365,7 @@ class RouterClient:
                     self._on_alert(body.alert, at, stamps_here(body.stamps, times))
                 else:
                     given = acknowledgement_here(body.acknowledgement, times)
-                    self.hub.delivery.on_acknowledged(body.alert, given, repeated=body.repeated)
+                    self.hub.delivery.on_acknowledged(body.alert, given, self._loop.time(), repeated=body.repeated)
             case ReservationEnded():
                 self.hub.reports.on_unreserved(body)
             case ErrorForPublisher():
@@ -375,7 +375,7 @@ class RouterClient:
 
     def _on_alert(self, alert: Alert, repeated_of_ms: int | None, stamps: AlertStamps | None) -> None:
         start_ns, before = 0 if self._tracer is None else spans.now_ns(), self.hub.delivery.alerts_out
-        self.hub.delivery.on_alert(alert, repeated_of_ms, stamps)
+        self.hub.delivery.on_alert(alert, self._loop.time(), repeated_of_ms=repeated_of_ms, stamps=stamps)
         if self._tracer is not None:
             sockets = self.hub.delivery.alerts_out - before
             spans.alert_written(self._tracer, alert, start_ns, sockets, self._name)

@@ -91,6 +91,9 @@ class HeldViewer:
     def send_message(self, message: bytes) -> None:
         """Send nothing: `Hub.begin_delivery` sends the present status."""
 
+    def send_alert(self, subscription: Subscription, message: bytes) -> None:
+        """Send nothing: the hub holds alerts back, in `Subscription.held_alerts`."""
+
     def on_permission_lost(self, stream: str) -> None:
         """End the subscription of the viewer."""
         self._viewer.on_permission_lost(stream)
@@ -194,7 +197,7 @@ class AlertReplays:
                 subscription.identity, each.owner, owner, subscription.stream
             ):
                 replayed.add(each.key)
-                subscription.alerts_told += 1
+                subscription.alerts_counted += 1
                 self._socket.send_message(wire.text_message(each.json()))
         self._release_held(subscription, replayed)
 

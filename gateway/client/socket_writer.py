@@ -70,7 +70,7 @@ class ClientSocketWriter(abc.ABC):
         self._window_timer: asyncio.TimerHandle | None = None
         #: Length of a silence, in seconds, in which the client gets a `ping`; None: it asked for none.
         self._ping_every_s: float | None = None
-        #: When a message was written last, in seconds of the loop's clock; frames written directly are not in it.
+        #: When a message was written last, in seconds of the loop's clock; what is written directly is not in it.
         self._sent_at = self._loop.time()
         #: Completed when no message waits any more; see `wait_until_written`.
         self._written: asyncio.Future[None] | None = None
@@ -131,6 +131,12 @@ class ClientSocketWriter(abc.ABC):
         self._transport.write(message)
         if timed is not None:
             self._note_written(timed)
+
+    def send_alert(self, subscription: Subscription, message: bytes) -> None:
+        """Send an alert as `send_message` does; the next ones are written directly as long as nothing waits here."""
+        self.send_message(message)
+        if not self._outbound_queue.blocked and not self.closing:
+            self._context.hub.delivery.start_direct_alerts(subscription, self._transport.write)
 
     def _note_written(self, message: TimedMessage) -> None:
         """Let the ledger know that an alert was written, now or with those to other sockets."""

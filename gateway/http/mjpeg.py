@@ -227,6 +227,9 @@ class Mjpeg:
     def send_message(self, message: bytes) -> None:
         """Discard a status message: it has no place in a picture."""
 
+    def send_alert(self, subscription: Subscription, message: bytes) -> None:
+        """Discard an alert: the subscription asks for none."""
+
     def on_permission_lost(self, stream: str) -> None:
         """End the response."""
         self.end(f"UNAUTHORIZED: no permission for {stream} any more")

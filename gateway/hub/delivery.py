@@ -219,7 +219,7 @@ class Delivery:
         stream.arrived += 1
         if frame.frame_id - stream.last_frame_id != 1 and not frame.is_key:
             for subscription in (*stream.direct_json, *stream.direct_binary):
-                self.stop_direct_writes(subscription)  # the outbound queue drops delta frames up to the next key frame
+                self._stop_direct_frames(stream, subscription)  # the queue drops delta frames up to the next key frame
         queued = list(stream.queued.items())  # first: a direct viewer that becomes full moves to the queued ones
         if frame.is_picture and frame.is_key:
             stream.newest, stream.last_undecodable = frame, None
@@ -279,18 +279,34 @@ class Delivery:
             direct = stream.direct_json if subscription.format == "json" else stream.direct_binary
             direct[subscription] = write
 
-    def direct_write_at(self, subscription: Subscription) -> float:
-        """Return when a frame was written directly for a subscription, in seconds; -inf: it is not written directly."""
+    def start_direct_alerts(self, subscription: Subscription, write: Write) -> None:
+        """Write each alert directly to a viewer whose socket takes it at once; nothing waits in its outbound queue."""
         stream = self._streams.get(subscription.stream)
-        if stream is None or (subscription not in stream.direct_json and subscription not in stream.direct_binary):
-            return -math.inf
-        return stream.delivered_at
+        if stream is not None and stream.alerts_queued.pop(subscription, None) is not None:
+            subscription.alerts_before = stream.alerts_written
+            stream.alerts_direct[subscription] = write
+
+    def direct_write_at(self, subscription: Subscription) -> float:
+        """Return when something was written directly for a subscription, in seconds; -inf: nothing is."""
+        stream, written_at = self._streams.get(subscription.stream), -math.inf
+        if stream is not None:
+            if subscription in stream.direct_json or subscription in stream.direct_binary:
+                written_at = stream.delivered_at
+            if subscription in stream.alerts_direct:
+                written_at = max(written_at, stream.alert_written_at)
+        return written_at
 
     def stop_direct_writes(self, subscription: Subscription) -> None:
-        """Deliver through the outbound queue again, because the viewer's socket is full."""
+        """Deliver frames and alerts through the outbound queue again, because the viewer's socket is full."""
         stream = self._streams.get(subscription.stream)
         if stream is None:
             return
+        self._stop_direct_frames(stream, subscription)
+        if stream.alerts_direct.pop(subscription, None) is not None:
+            subscription.end_direct_alerts(stream.alerts_written)
+            stream.alerts_queued[subscription] = stream.viewers[subscription]
+
+    def _stop_direct_frames(self, stream: LocalStream, subscription: Subscription) -> None:
         direct = stream.direct_json if subscription.format == "json" else stream.direct_binary
         if direct.pop(subscription, None) is not None:
             subscription.last_frame_id = stream.last_frame_id
@@ -327,11 +343,14 @@ class Delivery:
 
     # ── alerts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def on_alert(self, alert: Alert, repeated_of_ms: int | None = None, stamps: AlertStamps | None = None) -> None:
+    def on_alert(
+        self, alert: Alert, now: float, *, repeated_of_ms: int | None = None, stamps: AlertStamps | None = None
+    ) -> None:
         """Send an alert to the viewers of its stream here that want alerts, and to its publisher.
 
         Args:
             alert: The alert; ignored when it was sent before.
+            now: Seconds of the loop's clock.
             repeated_of_ms: When the router first accepted an alert that it repeats after a loss, in ms since the epoch;
                 None: it is new. A repeated one goes only to those who were there at that time.
             stamps: When it and its frame passed the points of their way; None: it is not measured.
@@ -348,17 +367,18 @@ class Delivery:
         if stamps is not None and self._latency is not None:
             message = timed = self._latency.timed(message, alert, stamps)
             timed.is_fanned_out = True
-        viewers, publishers = self._send_alert(stream, alert.id, message, repeated_of_ms, timed)
+        viewers, publishers = self._send_alert(stream, alert.id, message, now, repeated_of_ms, timed)
         if timed is not None:
             timed.is_fanned_out = False  # what waits in queues is told when it is written
             self._tell_written(timed)
         if self.on_told is not None:
             self.on_told(alert.stream_id, alert.id, viewers, publishers)
 
-    def on_acknowledged(self, alert: Alert, acknowledgement: Acknowledgement, *, repeated: bool) -> None:
+    def on_acknowledged(self, alert: Alert, acknowledgement: Acknowledgement, now: float, *, repeated: bool) -> None:
         """Send that an alert was acknowledged to those who get the alerts of its stream.
 
-        `repeated`: the router sends it again after a loss; it goes only to those who were there at that time.
+        `now`: seconds of the loop's clock. `repeated`: the router sends it again after a loss; it goes only to those
+        who were there at that time.
         """
         stream = self._streams.get(alert.stream_id)
         if stream is None or not stream.wants_alerts:
@@ -369,7 +389,7 @@ class Delivery:
             return
         self._remember(seen)
         message = wire.text_message(acknowledged_message(alert.stream_id, alert.id, acknowledgement))
-        self._send_alert(stream, key, message, acknowledgement.at if repeated else None)
+        self._send_alert(stream, key, message, now, acknowledgement.at if repeated else None)
 
     def _remember(self, seen: tuple[str, str]) -> None:
         self._alerts_seen[seen] = None
@@ -387,25 +407,29 @@ class Delivery:
         stream: LocalStream,
         key: str,
         message: bytes,
+        now: float,
         repeated_of_ms: int | None,
         timed: TimedMessage | None = None,
     ) -> tuple[int, int]:
-        """Send an alert, or its acknowledgement, which have different keys; `repeated_of_ms` as in `on_alert`.
+        """Send an alert, or its acknowledgement, which have different keys; the other arguments as in `on_alert`.
 
         `timed`: the message, where the ledger is told of it. Returns how many viewers and publishers got it.
         """
         viewers = publishers = 0
-        for subscription, viewer in list(stream.viewers.items()):
-            if not subscription.alerts:
-                continue
+        queued = list(stream.alerts_queued.items())  # first: a direct viewer that becomes full moves to the queued ones
+        if repeated_of_ms is not None:  # it is not for all: each is asked
+            queued += [(subscription, stream.viewers[subscription]) for subscription in stream.alerts_direct]
+        elif stream.alerts_direct:
+            viewers = self._write_alert_to_all(stream, message, now, timed)
+        for subscription, viewer in queued:
             if repeated_of_ms is not None and (
                 repeated_of_ms < subscription.subscribed_ms or key in subscription.replayed
             ):
                 continue
-            subscription.alerts_told += 1
+            subscription.alerts_counted += 1
             viewers += 1
             if subscription.held_alerts is None:
-                viewer.send_message(message)
+                viewer.send_alert(subscription, message)
                 if timed is not None and timed.written >= TOLD_TOGETHER:
                     self._tell_written(timed)
             elif len(subscription.held_alerts) < MAX_HELD_ALERTS:
@@ -424,6 +448,20 @@ class Delivery:
             publishers = 1
             publication.publisher.send_message(message)
         return viewers, publishers
+
+    def _write_alert_to_all(self, stream: LocalStream, message: bytes, now: float, timed: TimedMessage | None) -> int:
+        """Write an alert to the viewers of a stream whose sockets take it at once; return how many they are."""
+        stream.alerts_written += 1
+        stream.alert_written_at = now
+        writes = list(stream.alerts_direct.values())  # a copy: a viewer that becomes full leaves during the loop
+        plain = bytes(message)  # of a subclass of `bytes` each transport would make a view
+        for begin in range(0, len(writes), TOLD_TOGETHER):
+            together = writes[begin : begin + TOLD_TOGETHER]
+            for write in together:
+                write(plain)
+            if timed is not None and self._latency is not None:
+                self._latency.on_alert_written(timed, len(together))
+        return len(writes)
 
     # ── newest frames ────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -236,6 +236,8 @@ class Hub:
         if stream.publication is None and not stream.viewers:
             stream.status, stream.owner, stream.term, stream.info = state.status, state.owner, state.term, state.info
         stream.viewers[subscription] = viewer
+        if subscription.alerts:
+            stream.alerts_queued[subscription] = viewer
         subscription.subscribed_ms = now_ms
         self._count_viewer(stream, subscription, 1)
         self.reports.interest_changed(stream.id, state.alerts_after if subscription.alerts else None)
@@ -247,6 +249,8 @@ class Hub:
         if stream is None or subscription not in stream.viewers:
             return False
         stream.viewers[subscription] = viewer
+        if subscription.alerts:
+            stream.alerts_queued[subscription] = viewer
         if subscription.video:
             stream.video[subscription] = stream.queued[subscription] = viewer
             subscription.arrived_before = stream.arrived
@@ -266,7 +270,11 @@ class Hub:
         if stream is None or stream.viewers.pop(subscription, None) is None:
             return
         subscription.written = subscription.frames_written(stream.arrived)
-        for table in (stream.video, stream.queued, stream.direct_json, stream.direct_binary):
+        subscription.end_direct_alerts(stream.alerts_written)
+        for table in (
+            stream.video, stream.queued, stream.direct_json, stream.direct_binary,
+            stream.alerts_queued, stream.alerts_direct,
+        ):  # fmt: skip
             table.pop(subscription, None)
         self._count_viewer(stream, subscription, -1)
         self.reports.interest_changed(stream.id)

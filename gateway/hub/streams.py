@@ -38,7 +38,10 @@ class Viewer(Protocol):
         """Write, queue or drop a frame of the subscribed stream. `now` in seconds."""
 
     def send_message(self, message: bytes) -> None:
-        """Write or queue an encoded alert or status message. Messages keep their order and are never dropped."""
+        """Write or queue an encoded status message. Messages keep their order and are never dropped."""
+
+    def send_alert(self, subscription: Subscription, message: bytes) -> None:
+        """Write or queue an encoded alert of the subscribed stream, in order with the messages of `send_message`."""
 
     def on_permission_lost(self, stream: str) -> None:
         """Handle that the viewer may no longer subscribe to `stream`: end the subscription."""
@@ -169,7 +172,7 @@ class LocalStream:
     """A stream that has a publisher or viewers on this gateway. Created and removed by `StreamTable`.
 
     Every subscription is in `viewers`; one with video is in `video` too, and in exactly one of `queued`, `direct_json`
-    and `direct_binary`.
+    and `direct_binary`. One with alerts is in exactly one of `alerts_queued` and `alerts_direct`.
 
     Attributes:
         term: The newest term known.
@@ -187,6 +190,10 @@ class LocalStream:
         queued: Subscriptions that get each frame through their outbound queue.
         direct_json: Subscriptions that take every frame as JSON at once, with the function that writes it.
         direct_binary: The same for the binary format.
+        alerts_queued: Subscriptions whose viewers are asked to send each alert.
+        alerts_direct: Subscriptions whose sockets take each alert at once, with the function that writes it.
+        alerts_written: Alerts that were written to all of `alerts_direct`.
+        alert_written_at: When that was, in seconds of the loop's clock.
     """
 
     id: str
@@ -209,6 +216,10 @@ class LocalStream:
     queued: dict[Subscription, Viewer] = field(default_factory=dict)
     direct_json: dict[Subscription, Write] = field(default_factory=dict)
     direct_binary: dict[Subscription, Write] = field(default_factory=dict)
+    alerts_queued: dict[Subscription, Viewer] = field(default_factory=dict)
+    alerts_direct: dict[Subscription, Write] = field(default_factory=dict)
+    alerts_written: int = 0
+    alert_written_at: float = float("-inf")
 
     @property
     def wants_alerts(self) -> bool:

@@ -64,7 +64,8 @@ class Subscription:
 
     __slots__ = (
         "alerts",
-        "alerts_told",
+        "alerts_before",
+        "alerts_counted",
         "arrived_before",
         "awaits_owner",
         "connection",
@@ -141,8 +142,12 @@ class Subscription:
         #: `LocalStream.arrived` when the delivery of frames began, less the newest one that was sent at once; None: it
         #: has not begun.
         self.arrived_before: int | None = None
-        #: Frames that were written, counted at the end of the subscription; and alerts, counted one by one.
-        self.written = self.alerts_told = 0
+        #: Frames that were written, counted at the end of the subscription.
+        self.written = 0
+        #: Alerts that were sent, but for those since it takes alerts directly; `alerts_told` returns all.
+        self.alerts_counted = 0
+        #: `LocalStream.alerts_written` when it began to take alerts directly; None: it does not.
+        self.alerts_before: int | None = None
 
     def drop(self, reason: DropReason) -> None:
         """Count one frame that does not go out."""
@@ -156,6 +161,14 @@ class Subscription:
             return 0
         dropped = sum(self.dropped.values()) if self.dropped else 0
         return arrived - self.arrived_before - dropped - (self.waiting_frame is not None)
+
+    def alerts_told(self, written: int) -> int:
+        """Return how many alerts were sent so far; `written` is `LocalStream.alerts_written`."""
+        return self.alerts_counted + (0 if self.alerts_before is None else written - self.alerts_before)
+
+    def end_direct_alerts(self, written: int) -> None:
+        """Count the alerts that were written directly; `written` is `LocalStream.alerts_written`."""
+        self.alerts_counted, self.alerts_before = self.alerts_told(written), None
 
     def take_newly_dropped(self) -> dict[DropReason, int]:
         """Return the frames dropped since the last call, by reason. Counts may be 0."""

@@ -294,7 +294,7 @@ def _view_now(look: _ViewLook, sockets: dict[WebSocket, SocketNow], seconds: flo
         dropped={reason: rate for reason, rate in dropped.items() if rate},
         frames=written,
         dropped_total=_counts(subscription),
-        alerts_told=subscription.alerts_told,
+        alerts_told=subscription.alerts_told(stream.alerts_written),
         messages_waiting=waiting[0],
         bytes_waiting=waiting[1],
         socket=None if websocket is None else sockets[websocket],

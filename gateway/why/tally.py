@@ -90,7 +90,7 @@ class Tally:
             subscription: The subscription, which the hub has removed.
         """
         self.frames_out += subscription.written
-        self.alerts_out += subscription.alerts_told
+        self.alerts_out += subscription.alerts_counted
         for reason, count in (subscription.dropped or {}).items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count
 

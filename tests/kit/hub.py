@@ -74,6 +74,9 @@ class FakeViewer:
         else:
             self.messages.append(read(message))
 
+    def send_alert(self, subscription: Subscription, message: bytes) -> None:
+        self.send_message(message)
+
     def on_permission_lost(self, stream: str) -> None:
         """Nothing: the room that asks for it is tested elsewhere."""
 
@@ -173,15 +176,18 @@ def alert(number: int = 1, stream: str = "door") -> Alert:
 
 
 class DirectViewer:
-    """A viewer as `gateway.client.socket` is one: asked once, it flows until its socket is full."""
+    """A viewer as `gateway.client.socket` is one: asked once, it flows until its socket is full.
 
-    def __init__(self, hub: Hub, format: Format = "json", room: int = 10**9) -> None:
+    Its socket takes `room` more messages and frames. Those of `send_message` are dropped, unless it has alerts.
+    """
+
+    def __init__(self, hub: Hub, format: Format = "json", room: int = 10**9, *, alerts: bool = False) -> None:
         self.hub = hub
         self.room = room
         self.queue = OutboundQueue(Settings(), lambda subscription, frame: frame_message(frame, subscription.format))
-        self.subscription = Subscription("door", Identity("ann", None), video=True, alerts=False, format=format)
+        self.subscription = Subscription("door", Identity("ann", None), video=True, alerts=alerts, format=format)
         self.got: list[bytes] = []
-        self.queued = 0
+        self.queued = self.alerts_asked = 0
 
     def write(self, wire: bytes) -> None:
         assert not self.queue.blocked
@@ -207,7 +213,14 @@ class DirectViewer:
                 self.hub.delivery.start_direct_writes(subscription, self.write)
 
     def send_message(self, message: bytes) -> None:
-        """StatusUpdate."""
+        if self.subscription.alerts and self.queue.offer_message(message):
+            self.write(message)
+
+    def send_alert(self, subscription: Subscription, message: bytes) -> None:
+        self.alerts_asked += 1
+        self.send_message(message)
+        if not self.queue.blocked:
+            self.hub.delivery.start_direct_alerts(subscription, self.write)
 
     def on_permission_lost(self, stream: str) -> None:
         """Not here."""

@@ -202,6 +202,9 @@ class Viewer:
     def send_message(self, message: bytes) -> None:
         """Nothing."""
 
+    def send_alert(self, subscription: Subscription, message: bytes) -> None:
+        """Nothing."""
+
     def on_permission_lost(self, stream: str) -> None:
         """Nothing."""
 

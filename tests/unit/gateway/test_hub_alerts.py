@@ -16,7 +16,7 @@ def test_alerts_reach_those_who_consume_them_in_order(harness: HubHarness) -> No
     mute.subscribe("door", alerts=False)
     other.subscribe("yard")
     for number in range(5):
-        harness.hub.delivery.on_alert(alert(number))
+        harness.hub.delivery.on_alert(alert(number), 0.0)
     assert screen.alerts == ["a0", "a1", "a2", "a3", "a4"]
     assert mute.alerts == other.alerts == []
     assert harness.hub.delivery.alerts_out == 5
@@ -26,8 +26,8 @@ def test_alerts_reach_those_who_consume_them_in_order(harness: HubHarness) -> No
 def test_a_camera_gets_the_alerts_of_its_stream_when_it_wants_them(harness: HubHarness, wants: bool) -> None:
     phone = FakePublisher()
     harness.publish(phone, wants_alerts=wants)
-    harness.hub.delivery.on_alert(alert())
-    harness.hub.delivery.on_alert(alert(2, "yard"))
+    harness.hub.delivery.on_alert(alert(), 0.0)
+    harness.hub.delivery.on_alert(alert(2, "yard"), 0.0)
     assert [m["id"] for m in phone.messages] == (["a1"] if wants else [])
 
 
@@ -35,15 +35,15 @@ def test_alerts_wait_while_recent_ones_are_fetched(harness: HubHarness) -> None:
     screen = FakeViewer(harness.hub)
     screen.subscribe("door")
     held = screen.subscriptions[0].held_alerts = {}
-    harness.hub.delivery.on_alert(alert(1))
+    harness.hub.delivery.on_alert(alert(1), 0.0)
     assert (screen.alerts, list(held)) == ([], ["a1"])
     screen.subscriptions[0].held_alerts = None
-    harness.hub.delivery.on_alert(alert(2))
+    harness.hub.delivery.on_alert(alert(2), 0.0)
     assert screen.alerts == ["a2"]
 
 
 def test_an_alert_of_a_stream_that_nobody_here_knows_is_nothing(harness: HubHarness) -> None:
-    harness.hub.delivery.on_alert(alert())
+    harness.hub.delivery.on_alert(alert(), 0.0)
     assert harness.hub.delivery.alerts_out == 0
 
 
@@ -56,13 +56,13 @@ def test_an_alert_that_nobody_here_wants_is_told_to_nobody_and_to_who_comes_when
     if published:
         harness.publish(FakePublisher())
     FakeViewer(harness.hub).subscribe("door", alerts=False)
-    harness.hub.delivery.on_alert(alert(1))
-    harness.hub.delivery.on_acknowledged(alert(1), GIVEN, repeated=False)
+    harness.hub.delivery.on_alert(alert(1), 0.0)
+    harness.hub.delivery.on_acknowledged(alert(1), GIVEN, 0.0, repeated=False)
     assert told == []
     screen = FakeViewer(harness.hub)
     screen.subscribe("door")
-    harness.hub.delivery.on_alert(alert(1))
-    harness.hub.delivery.on_acknowledged(alert(1), GIVEN, repeated=False)
+    harness.hub.delivery.on_alert(alert(1), 0.0)
+    harness.hub.delivery.on_acknowledged(alert(1), GIVEN, 0.0, repeated=False)
     assert [m["type"] for m in screen.messages] == ["status", "alert", "alert-acknowledged"]
     assert told == ["a1"]
 
@@ -77,10 +77,10 @@ def test_an_acknowledgement_goes_once_to_those_who_have_the_alerts_of_the_stream
     screen, mute = FakeViewer(harness.hub), FakeViewer(harness.hub)
     screen.subscribe("door", video=False)
     mute.subscribe("door", alerts=False)
-    harness.hub.delivery.on_alert(alert())
+    harness.hub.delivery.on_alert(alert(), 0.0)
     for repeated in (False, False, True):
-        harness.hub.delivery.on_acknowledged(alert(), GIVEN, repeated=repeated)
-        harness.hub.delivery.on_acknowledged(alert(1, "yard"), GIVEN, repeated=repeated)
+        harness.hub.delivery.on_acknowledged(alert(), GIVEN, 0.0, repeated=repeated)
+        harness.hub.delivery.on_acknowledged(alert(1, "yard"), GIVEN, 0.0, repeated=repeated)
     expected = {
         "type": "alert-acknowledged", "streamId": "door", "alertId": "a1", "userId": "bob", "note": "seen",
         "timestamp": 50_000,
@@ -98,7 +98,7 @@ def test_an_acknowledgement_that_is_repeated_goes_to_nobody_who_came_after_it(ha
     at = before.subscriptions[0].subscribed_ms
     after.subscriptions[0].subscribed_ms = at + 2
     given = msgspec.structs.replace(GIVEN, at=at + 1)
-    harness.hub.delivery.on_acknowledged(alert(), given, repeated=True)
+    harness.hub.delivery.on_acknowledged(alert(), given, 0.0, repeated=True)
     assert [m["type"] for m in before.messages] == ["status", "alert-acknowledged"]
     assert [m["type"] for m in after.messages] == ["status"]
 
@@ -107,8 +107,8 @@ def test_an_acknowledgement_waits_while_recent_alerts_are_fetched_beside_its_ale
     screen = FakeViewer(harness.hub)
     screen.subscribe("door")
     held = screen.subscriptions[0].held_alerts = {}
-    harness.hub.delivery.on_alert(alert())
-    harness.hub.delivery.on_acknowledged(alert(), GIVEN, repeated=False)
+    harness.hub.delivery.on_alert(alert(), 0.0)
+    harness.hub.delivery.on_acknowledged(alert(), GIVEN, 0.0, repeated=False)
     assert list(held) == ["a1", acknowledged_key("a1")]
     assert [m["type"] for m in screen.messages] == ["status"]
 
@@ -119,9 +119,9 @@ def test_a_gateway_of_the_former_release_takes_an_acknowledgement_for_an_alert_t
     # It does not know the field `acked`: all that it sees is an alert that is sent again.
     screen, late = FakeViewer(harness.hub), FakeViewer(harness.hub)
     screen.subscribe("door")
-    harness.hub.delivery.on_alert(alert())
+    harness.hub.delivery.on_alert(alert(), 0.0)
     late.subscribe("door")
     accepted_at = screen.subscriptions[0].subscribed_ms
     late.subscriptions[0].subscribed_ms = accepted_at + 1
-    harness.hub.delivery.on_alert(alert(), accepted_at)
+    harness.hub.delivery.on_alert(alert(), 0.0, repeated_of_ms=accepted_at)
     assert (screen.alerts, late.alerts) == (["a1"], [])

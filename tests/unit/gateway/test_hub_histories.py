@@ -151,8 +151,8 @@ class AnyHistory(RuleBasedStateMachine):
     def an_alert_comes(self, stream: str) -> None:
         before = [len(screen.alerts) for screen in self.screens]
         self.alerts += 1
-        self.hub.delivery.on_alert(alert(self.alerts, stream))
-        self.hub.delivery.on_alert(alert(self.alerts, stream))  # told again, it has no second effect
+        self.hub.delivery.on_alert(alert(self.alerts, stream), self.now)
+        self.hub.delivery.on_alert(alert(self.alerts, stream), self.now)  # told again, it has no second effect
         for screen, count in zip(self.screens, before, strict=True):
             wants = any(s.stream == stream and s.alerts for s in screen.subscriptions)
             assert len(screen.alerts) - count == wants

@@ -299,7 +299,7 @@ def test_of_ten_thousand_streams_that_came_and_went_nothing_is_left_but_what_is_
         hub.delivery.on_frame(
             publication, text=b'"/9j/4AAQ"', picture=None, codec=None, timestamp=1, now=1.0, now_ms=START_MS
         )
-        hub.delivery.on_alert(Alert(id="a", stream_id=name, severity="low", message="x", timestamp=1))
+        hub.delivery.on_alert(Alert(id="a", stream_id=name, severity="low", message="x", timestamp=1), 0.0)
         hub.delivery.newest_frame(name)
         hub.release(publication, START_MS)
         screen.leave()

@@ -135,8 +135,8 @@ def test_ids_that_begin_again_elsewhere_reach_the_viewers_here(harness: HubHarne
 def test_an_alert_that_is_told_again_comes_once(harness: HubHarness) -> None:
     screen = FakeViewer(harness.hub)
     screen.subscribe("door")
-    harness.hub.delivery.on_alert(alert(1))
-    harness.hub.delivery.on_alert(alert(1))
+    harness.hub.delivery.on_alert(alert(1), 0.0)
+    harness.hub.delivery.on_alert(alert(1), 0.0)
     assert screen.alerts == ["a1"]
 
 
@@ -147,10 +147,10 @@ def test_a_repeated_alert_is_for_those_who_were_there_when_it_was_accepted(
     for screen, now in ((early, 1.0), (late, 3.0), (asked, 2.0)):
         screen.subscribe("door", now=now)
     asked.subscriptions[0].replayed = frozenset({"a1"})
-    harness.hub.delivery.on_alert(alert(1), ms(2.0))
-    harness.hub.delivery.on_alert(alert(2), ms(3.0))
-    harness.hub.delivery.on_alert(alert(3), ms(0.5))
-    harness.hub.delivery.on_alert(alert(4))
+    harness.hub.delivery.on_alert(alert(1), 0.0, repeated_of_ms=ms(2.0))
+    harness.hub.delivery.on_alert(alert(2), 0.0, repeated_of_ms=ms(3.0))
+    harness.hub.delivery.on_alert(alert(3), 0.0, repeated_of_ms=ms(0.5))
+    harness.hub.delivery.on_alert(alert(4), 0.0)
     assert early.alerts == ["a1", "a2", "a4"]
     assert late.alerts == ["a2", "a4"]
     assert asked.alerts == ["a2", "a4"]
@@ -160,10 +160,10 @@ def test_what_was_told_before_a_loss_is_not_told_again(harness: HubHarness) -> N
     phone, screen = FakePublisher(), FakeViewer(harness.hub)
     harness.publish(phone, wants_alerts=True)
     screen.subscribe("door", now=0.0)
-    harness.hub.delivery.on_alert(alert(1))
-    harness.hub.delivery.on_alert(alert(1), ms(1.0))
-    harness.hub.delivery.on_alert(alert(2), ms(1.0))
-    harness.hub.delivery.on_alert(alert(3), ms(-5.0))
+    harness.hub.delivery.on_alert(alert(1), 0.0)
+    harness.hub.delivery.on_alert(alert(1), 0.0, repeated_of_ms=ms(1.0))
+    harness.hub.delivery.on_alert(alert(2), 0.0, repeated_of_ms=ms(1.0))
+    harness.hub.delivery.on_alert(alert(3), 0.0, repeated_of_ms=ms(-5.0))
     assert screen.alerts == [m["id"] for m in phone.messages] == ["a1", "a2"]
 
 

@@ -114,7 +114,7 @@ def test_whoever_left_gets_nothing_more(harness: HubHarness) -> None:
     publication = harness.publish(FakePublisher())
     screen.leave()
     harness.frame(publication)
-    harness.hub.delivery.on_alert(alert())
+    harness.hub.delivery.on_alert(alert(), 0.0)
     harness.hub.release(publication, ms(1))
     assert (screen.frames, screen.alerts, screen.statuses) == ([], [], ["offline", "streaming"])
 
@@ -200,7 +200,7 @@ def test_live_alerts_that_come_too_fast_for_a_replay_are_neither_sent_past_it_no
     (subscription,) = screen.subscriptions
     subscription.held_alerts = {}
     for number in range(MAX_HELD_ALERTS + 5):
-        harness.hub.delivery.on_alert(alert(number))
+        harness.hub.delivery.on_alert(alert(number), 0.0)
     assert screen.alerts == []
     assert len(subscription.held_alerts) == MAX_HELD_ALERTS
     assert subscription.held_alerts_overflowed

@@ -71,8 +71,8 @@ def frame(stamp: float) -> Frame:
     return Frame("cam", 7, int(stamp), text=b'"/9j/"', is_base64=True)
 
 
-def alert(frame_id: int | None = None, timestamp: int = 0) -> Alert:
-    return Alert(id="a1", stream_id="cam", severity="high", message="a person", timestamp=timestamp, frame_id=frame_id)
+def alert(frame_id: int | None = None, timestamp: int = 0, name: str = "a1") -> Alert:
+    return Alert(id=name, stream_id="cam", severity="high", message="a person", timestamp=timestamp, frame_id=frame_id)
 
 
 def test_a_frame_of_a_camera_that_is_ahead_was_captured_when_it_was() -> None:
@@ -138,6 +138,8 @@ def test_the_newest_frame_that_a_later_viewer_gets_is_no_latency() -> None:
     class Viewer:
         def send_message(self, message: bytes) -> None: ...
 
+        def send_alert(self, subscription: object, message: bytes) -> None: ...
+
         def send_frame(self, subscription: object, sent: Frame, now: float) -> None:
             of.on_frame_written(sent)
 
@@ -166,17 +168,21 @@ def test_an_alert_to_many_viewers_counts_for_each_socket_that_took_it_and_later_
     tell = of.on_alert_written
     of.on_alert_written = lambda message, times=1: (calls.append(times), tell(message, times))[0]  # type: ignore[method-assign,assignment,func-returns-value]
     waits: list[TimedMessage] = []
+    written: list[bytes] = []
 
     class Viewer:
         full = False
 
-        def send_message(self, message: bytes) -> None:
-            if isinstance(message, TimedMessage):  # as a socket does
-                assert message.is_fanned_out
-                if self.full:
-                    waits.append(message)
-                else:
-                    message.written += 1
+        def send_message(self, message: bytes) -> None: ...
+
+        def send_alert(self, subscription: Subscription, message: bytes) -> None:
+            assert isinstance(message, TimedMessage)
+            assert message.is_fanned_out
+            if self.full:  # as a socket does
+                waits.append(message)
+            else:
+                message.written += 1
+                hub.delivery.start_direct_alerts(subscription, written.append)
 
         def send_frame(self, subscription: object, sent: Frame, now: float) -> None: ...
 
@@ -187,11 +193,16 @@ def test_an_alert_to_many_viewers_counts_for_each_socket_that_took_it_and_later_
         viewer = Viewer()
         viewer.full = number == 7
         hub.subscribe(subscription, viewer, StreamState("streaming", Owner("ann"), 1), 60.0, 1)
-    hub.delivery.on_alert(alert(), None, AlertStamps(now - 250, now - 240, now - 230, now - 30, now - 5))
+    hub.delivery.on_alert(alert(), 0.0, stamps=AlertStamps(now - 250, now - 240, now - 230, now - 30, now - 5))
     assert counted(of)[Hop.GLASS_TO_ALERT][0] == 299
     assert calls == [TOLD_TOGETHER, TOLD_TOGETHER, 299 - 2 * TOLD_TOGETHER]
     (waited,) = waits
     assert not waited.is_fanned_out
+    calls.clear()
+    hub.delivery.on_alert(alert(name="a2"), 0.0, stamps=waited.stamps)
+    assert len(written) == 299, "directly"
+    assert calls == [TOLD_TOGETHER, TOLD_TOGETHER, 299 - 2 * TOLD_TOGETHER]
+    assert counted(of)[Hop.GLASS_TO_ALERT][0] == 2 * 299
 
 
 def test_an_alert_over_http_finds_the_capture_of_its_frame_here_and_where_frames_of_the_stream_come() -> None:
