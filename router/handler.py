@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
@@ -64,6 +65,12 @@ from watchout.router.streams.stream import BridgeRecord, Send
 
 #: Seconds between two warnings about malformed or refused messages.
 WARN_EVERY_S: Final = 5.0
+#: Seconds that what is due for many streams may take in one turn of the event loop, and streams between two looks at
+#: the clock.
+TURN_S: Final = 0.005
+STREAMS_AT_ONCE: Final = 10
+#: Held requests that are decided when one more is held after their release: so they become fewer, however many come.
+HELD_FOR_EACH: Final = 2
 
 _log: Final = log.get("router.handler")
 
@@ -95,6 +102,7 @@ class MessageHandler:
     queries: QueryHandler = field(init=False)
     inquiries: Inquiries = field(default_factory=Inquiries, init=False)
     _warned_at: float = field(default=float("-inf"), init=False)
+    _next_turn: asyncio.Handle | None = field(default=None, init=False)
 
     def attach(self, bus: RouterTransport, queries: QueryHandler) -> None:
         """Set the open transport, and the part that reads its counters, before the first message."""
@@ -147,16 +155,16 @@ class MessageHandler:
         _log.info("member joined", kind=hello.kind, name=hello.name, pid=hello.pid, over=over)
         if hello.kind == "gateway":
             self.alerts.replay.begin(member)
-        sends = self.streams.begin_snapshot(member, hello.frames_at)
+        self.streams.begin_snapshot(member, hello.frames_at)
         self.outbox.welcome(member, hello.attempt)
-        self.outbox.send_all(sends)
         if hello.kind == "mlbridge" and hello.max_fps is not None:
-            bridge = BridgeRecord(member, hello.group, hello.max_fps, Globs(hello.streams))
-            self.outbox.send_all(self.streams.add_bridge(bridge))
+            self.streams.add_bridge(BridgeRecord(member, hello.group, hello.max_fps, Globs(hello.streams)))
+        self._continue()
 
     def _on_message(self, member: bytes, body: FromMember) -> None:  # noqa: C901 - one arm per message, no logic
         """Handle a message of a member."""
         now, now_ms, send_all = self.loop.time(), clock.now_ms(), self.outbox.send_all
+        self._finish(body)
         match body:
             case MemberHeartbeat(metrics=metrics, now=told_ms):
                 self.members.set_metrics(member, metrics, told_ms, now_ms)
@@ -174,13 +182,15 @@ class MessageHandler:
                 send_all(self.streams.set_interest(member, body, now, now_ms))
                 self.alerts.send_missed(member, body)
             case SnapshotEnd():
-                send_all(self.streams.end_snapshot(member, now, now_ms))
+                self.streams.end_snapshot(member, now, now_ms)
+                self._continue()
                 self.alerts.resume(member, body.alerts_epoch, body.last_alert)
             case Claim() | OwnerLookup() | RaiseAlert() | AcknowledgeRequest():
                 if not self.hold.syncing:
                     self._decide(member, body)
                 elif not self.hold.is_full:
                     self.hold.hold(member, body)
+                    self._decide_held(HELD_FOR_EACH)
                 else:
                     refusal = RefusedReply(request=body.request, code="ROUTING_ERROR", message="try again")
                     self.outbox.send(member, refusal)
@@ -319,14 +329,62 @@ class MessageHandler:
             self._remove(remote, "its key was removed")
 
     def end_startup(self) -> None:
-        """Declare streams without a publisher offline, and decide the held requests. Runs once."""
-        held = self.hold.release()
-        self.outbox.send_all(self.streams.settle(clock.now_ms()))
-        guarding = supervisor.current().guarding
-        for member, body in held:
-            with guarding("what waited for the start"):
+        """Declare streams without a publisher offline, and decide the held requests, both in parts. Runs once."""
+        self.hold.release()
+        self.streams.settle(clock.now_ms())
+        self._continue()
+
+    def _decide_held(self, limit: int) -> None:
+        """Decide up to `limit` of the requests that were held, if they are released."""
+        for _ in range(limit):
+            if (held := self.hold.take()) is None:
+                return
+            member, body = held
+            with supervisor.current().guarding("what waited for the start"):
                 if self.members.get(member) is not None:
+                    self._finish(body)
                     self._decide(member, body)
+
+    # ── work in parts ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _finish(self, body: FromMember) -> None:
+        """Do what is due for the streams that a message is about, before it is handled."""
+        if self.streams.is_unfinished:
+            for stream in streams_of(body):
+                self.outbox.send_all(self.streams.finish(stream))
+
+    def _continue(self) -> None:
+        """See to it that what is due is done, a part in each turn of the event loop."""
+        if self._next_turn is None and self._is_due:
+            self._next_turn = self.loop.call_soon(self._turn)
+
+    @property
+    def _is_due(self) -> bool:
+        return self._has_released or self.streams.is_unfinished
+
+    @property
+    def _has_released(self) -> bool:
+        return self.hold.syncing and self.hold.is_released
+
+    def _turn(self) -> None:
+        """Do a part of what is due: the requests that members wait for first."""
+        self._next_turn = None
+        until = time.monotonic() + TURN_S  # the loop's own clock stands still within a turn
+        try:
+            while self._is_due:
+                if self._has_released:
+                    self._decide_held(STREAMS_AT_ONCE)
+                else:
+                    self.outbox.send_all(self.streams.finish_some(STREAMS_AT_ONCE))
+                if time.monotonic() > until:
+                    return
+        finally:  # what is due for other streams is done, whatever failed
+            self._continue()
+
+    def close(self) -> None:
+        """Do nothing more of what is due: the router ends."""
+        if self._next_turn is not None:
+            self._next_turn.cancel()
 
     def _remove(self, member: bytes, why: str) -> None:
         """Forget a member that ended or was lost; its streams go offline."""
@@ -338,4 +396,25 @@ class MessageHandler:
             level("member gone", kind=known.hello.kind, name=known.hello.name, pid=known.hello.pid, why=why)
             self.incidents.on_member_gone(known, why, clock.now_ms())
             self.outbox.send_all(self.inquiries.on_lost(member))
-        self.outbox.send_all(self.streams.remove_member(member, self.loop.time(), clock.now_ms()))
+        self.streams.remove_member(member, self.loop.time(), clock.now_ms())
+        self._continue()
+
+
+def streams_of(body: FromMember) -> Iterator[str]:
+    """Yield the streams that a message is about: what is due for them has to be done before it is handled.
+
+    A `StreamReport` is about none: its counters change nothing about a stream that ends or gets other routes.
+    """
+    match body:
+        case RaiseAlert(alert=alert) | AcknowledgeRequest(alert=alert):
+            yield alert.stream_id
+        case ReservationReport(rows=rows):
+            for name, *_ in rows:
+                yield name
+        case Query(about=about) if about:
+            yield about
+        case StreamReport():
+            return
+        case _:
+            if (stream := getattr(body, "stream", None)) is not None:
+                yield stream

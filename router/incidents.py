@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
+from heapq import nsmallest
 
 import msgspec
 
@@ -82,7 +83,8 @@ class RouterIncidents:
         if why == "ended" or hello.kind == "ctl":
             return
         published, viewed = self.streams.published_by(member.id), self.streams.viewed_by(member.id)
-        streams = list(dict.fromkeys([*published, *viewed]))
+        first = [*nsmallest(MAX_STREAMS, published), *nsmallest(MAX_STREAMS, viewed)]
+        streams = list(dict.fromkeys(first))
         where = f" on {hello.host}" if hello.host else ""
         numbers = {"published": len(published), "viewed": len(viewed)}
         reason = f"{hello.kind} {hello.name}{where} (pid {hello.pid}): {why}"

@@ -95,6 +95,7 @@ class SlotRouter:
         self._is_saved = False
         self._outbox: Outbox | None = None
         self._end_of_start: asyncio.TimerHandle | None = None
+        self._handler: MessageHandler | None = None
         self._metrics = Metrics()
         self._webhook: WebhookSender | None = None
         self._reservations: ReservationSync | None = None
@@ -140,7 +141,7 @@ class SlotRouter:
             settings.alert_picture_bytes, max_age_s=settings.recent_alerts_minutes * 60
         )
         memory = memory_of(settings)
-        handler = MessageHandler(
+        handler = self._handler = MessageHandler(
             metrics=self._metrics,
             members=members,
             streams=streams,
@@ -211,6 +212,8 @@ class SlotRouter:
             periodic.cancel()
         if self._end_of_start is not None:
             self._end_of_start.cancel()
+        if self._handler is not None:
+            self._handler.close()
         if self._outbox is not None:
             self._outbox.close()
         bus, self._bus = self._bus, None

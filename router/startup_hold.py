@@ -7,6 +7,7 @@ before the gateways joined again could give away a stream that has one.
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Final
 
 from watchout.common.bus.messages import AcknowledgeRequest, Claim, OwnerLookup, RaiseAlert
@@ -28,12 +29,18 @@ class StartupHold:
     """
 
     def __init__(self, *, syncing: bool) -> None:
-        self._held: list[tuple[bytes, HeldRequest]] | None = [] if syncing else None
+        self._held: deque[tuple[bytes, HeldRequest]] | None = deque() if syncing else None
+        self._is_released = False
 
     @property
     def syncing(self) -> bool:
-        """Whether requests are held."""
+        """Whether requests are held: until the last one of them is taken."""
         return self._held is not None
+
+    @property
+    def is_released(self) -> bool:
+        """Whether the gateways have reported: `take` the held requests, while further ones wait behind them."""
+        return self._is_released
 
     @property
     def is_full(self) -> bool:
@@ -46,14 +53,23 @@ class StartupHold:
             raise RuntimeError("requests are not held now")
         self._held.append((member, request))
 
-    def release(self) -> list[tuple[bytes, HeldRequest]]:
-        """End the hold. Return the held requests with their senders, in the order in which they are to be decided.
+    def release(self) -> None:
+        """Let the held requests be taken, in the order in which they are to be decided.
 
         First what a former router had accepted, in the order of its acceptance: each process sends its own part again,
         and what is new may arrive before. Then all others, in the order of arrival.
         """
-        held, self._held = self._held or [], None
-        return sorted(held, key=lambda each: _accepted_at(each[1]))
+        self._is_released = True
+        self._held = deque(sorted(self._held or (), key=lambda each: _accepted_at(each[1]))) or None
+
+    def take(self) -> tuple[bytes, HeldRequest] | None:
+        """Remove and return the next request with its sender; None: none is held, or they are not released."""
+        if not self._held or not self._is_released:
+            return None
+        taken = self._held.popleft()
+        if not self._held:
+            self._held = None
+        return taken
 
 
 def _accepted_at(request: HeldRequest) -> float:

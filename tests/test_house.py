@@ -195,6 +195,7 @@ PURE = (
     "router/streams/snapshots.py",
     "router/streams/stream.py",
     "router/streams/table.py",
+    "router/streams/unfinished.py",
     "common/bus/reply_records.py",
     "common/bus/link_rates.py",
     "common/bus/slot_entries.py",

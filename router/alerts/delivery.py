@@ -249,6 +249,7 @@ class AlertDelivery:
         """Send the next batch of missed alerts, and the following one in the next turn of the event loop."""
         batch = self.replay.next_batch(member)
         for logged in batch:
+            self.outbox.send_all(self.streams.finish(logged.stream_id))
             if member in self.streams.alert_receivers(logged.stream_id)[0]:
                 self._send_again(member, logged, logged.at)
         if batch:

@@ -110,7 +110,8 @@ class StreamClaims:
             or (state.term == stream.term and stream.gateway not in (None, member))
         ):
             return [Send(member, Revoke(stream=state.stream, term=state.term))]
-        self._snapshots.confirm_publication(member, state.stream)
+        if self._snapshots.confirm_publication(member, state.stream):
+            stream.forward = None  # the gateway has joined again and may have lost it: it is sent again
         # Another gateway's publisher can only have a lower term here.
         sends = self._revoke(stream) if stream.gateway != member else []
         self._next_term = max(self._next_term, state.term)

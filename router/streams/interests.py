@@ -70,15 +70,17 @@ class Interests:
         self._table.remove_if_unused(stream)
         return self._routing.reroute(stream)
 
-    def settle(self, now_ms: int) -> list[Send]:
-        """End `syncing`: announce as offline every stream of which no gateway reported a publisher."""
+    def settle(self) -> list[str]:
+        """End `syncing`. Return the streams of which no gateway reported a publisher: they are to be announced again,
+        because gateways that joined while syncing got no status of them.
+        """
         self._syncing = False
-        sends: list[Send] = []
-        for stream in self._table.streams.values():
-            if stream.gateway is None:
-                stream.announced = None  # gateways that joined while syncing got no status
-                sends += self.announce(stream, now_ms)
-        return sends
+        return [name for name, stream in self._table.streams.items() if stream.gateway is None]
+
+    def announce_again(self, stream: RouterStream, now_ms: int) -> list[Send]:
+        """Return the status for all gateways with interest but the publisher's, whatever they were sent before."""
+        stream.announced = None
+        return self.announce(stream, now_ms)
 
     def announce(self, stream: RouterStream, now_ms: int) -> list[Send]:
         """Return the status for all gateways with interest but the publisher's, if it changed since the last one."""

@@ -1,12 +1,13 @@
 """The registry of streams: joins claims, interest, routing and ownership. Messages in, messages for members out. Pure.
 
-`PublicationState` and `Interest` report a state, not a change: sending one again changes nothing. `now` is the router's
-monotonic clock in seconds, `now_ms` the same moment in ms since the epoch.
+`PublicationState` and `Interest` report a state, not a change: sending one again changes nothing. What an event changes
+about many streams is done in parts: `finish` for a stream that is about to change, `finish_some` for the others. `now`
+is the router's monotonic clock in seconds, `now_ms` the same moment in ms since the epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -32,6 +33,7 @@ from watchout.router.streams.routing import Routing
 from watchout.router.streams.snapshots import Snapshots
 from watchout.router.streams.stream import BridgeRecord, RouterStream, Send
 from watchout.router.streams.table import RouterStreamTable
+from watchout.router.streams.unfinished import EndsOfStream, UnfinishedStreams
 
 #: A page of rows ends after the row with which it has more than so many characters of what clients chose at length.
 PAGE_CHARS: Final = 1 << 20
@@ -43,6 +45,9 @@ Coverage = Mapping[str, float]
 
 class Streams:
     """All streams of one router. `SlotRouter` creates one; `MessageHandler` calls it for each message.
+
+    While `is_unfinished`, `finish` has to be called with each stream before any other method is called about it, and
+    `finish_some` again and again. The order of the streams makes no difference to what is known and sent at the end.
 
     Args:
         epoch: The router's epoch; terms start above `epoch` × 2²⁰.
@@ -72,6 +77,7 @@ class Streams:
         )
         self._ownership = self._table.ownership
         self._snapshots = Snapshots()
+        self._unfinished = UnfinishedStreams()
         self._routing = Routing(self._table, syncing=syncing)
         self._interests = Interests(self._table, self._routing, self._snapshots, syncing=syncing)
         self._claims = StreamClaims(epoch, self._table, self._routing, self._interests, self._snapshots)
@@ -92,11 +98,13 @@ class Streams:
 
     def claim(self, member: bytes, claim: Claim, now: float, now_ms: int) -> list[Send]:
         """Handle a publisher's registration: see `StreamClaims.claim`."""
-        return self._claims.claim(member, claim, now, now_ms)
+        room = self._make_room(claim.stream, self._table.has_room_to_publish)
+        return room + self._claims.claim(member, claim, now, now_ms)
 
     def set_publication(self, member: bytes, state: PublicationState, now_ms: int) -> list[Send]:
         """Record the state of a stream, sent by the gateway of its publisher: see `StreamClaims.set_publication`."""
-        return self._claims.set_publication(member, state, now_ms)
+        room = self._make_room(state.stream, self._table.has_room_to_publish)
+        return room + self._claims.set_publication(member, state, now_ms)
 
     def report(self, member: bytes, report: StreamReport) -> None:
         """Take over a gateway's counters."""
@@ -114,11 +122,18 @@ class Streams:
 
     def set_interest(self, member: bytes, interest: Interest, now: float, now_ms: int) -> list[Send]:
         """Handle what a gateway's viewers want of a stream: see `Interests.set`."""
-        return self._interests.set(member, interest, now, now_ms)
+        room = self._make_room(interest.stream, self._table.has_room_to_view)
+        return room + self._interests.set(member, interest, now, now_ms)
 
-    def settle(self, now_ms: int) -> list[Send]:
-        """End `syncing`: streams without a publisher are offline, and frames go only to those who want them."""
-        return self._interests.settle(now_ms) + self._routing.settle()
+    def settle(self, now_ms: int) -> None:
+        """End `syncing`: streams without a publisher are offline, and frames go only to those who want them.
+
+        What this changes is left to `finish`.
+        """
+        offline = [*self._interests.settle(), *self._unfinished.ending_publications()]
+        self._unfinished.announce(offline, now_ms)
+        self._routing.settle()
+        self._reroute_all()
 
     def look_up_owner(self, request: int, name: str) -> OwnerReply | RefusedReply:
         """Return the owner and status of a stream: see `Interests.look_up_owner`."""
@@ -144,48 +159,99 @@ class Streams:
 
     # ── members ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def add_bridge(self, bridge: BridgeRecord) -> list[Send]:
-        """Add a bridge, and share the streams of its group anew."""
-        return self._routing.add_bridge(bridge)
+    def add_bridge(self, bridge: BridgeRecord) -> None:
+        """Add a bridge, and share the streams of its group anew. What this changes is left to `finish`."""
+        self._routing.add_bridge(bridge)
+        self._reroute_all()
 
-    def remove_member(self, member: bytes, now: float, now_ms: int) -> list[Send]:
-        """Forget a member that ended or was lost: its publications are offline, its interest ends."""
-        sends: list[Send] = []
+    def remove_member(self, member: bytes, now: float, now_ms: int) -> None:
+        """Forget a member that ended or was lost: its publications are offline, its interest ends.
+
+        What this changes is left to `finish`.
+        """
         self._snapshots.forget(member)
-        for name in list(self._table.published_at.pop(member, ())):
-            sends += self._claims.end(self._table.streams[name], now, now_ms)
-        for name in list(self._table.viewed_at.pop(member, ())):
-            sends += self._interests.drop(member, name)
-        sends += self._routing.remove_bridge(member)
+        table = self._table
+        published, viewed = table.published_at.pop(member, ()), table.viewed_at.pop(member, ())
+        self._unfinished.end(member, published, viewed, (now, now_ms), is_gone=True)
+        if self._routing.remove_bridge(member):
+            self._reroute_all()
         self._routing.remove_address(member)
-        return [send for send in sends if send.member != member]
 
-    def begin_snapshot(self, member: bytes, frames_at: str | None = None) -> list[Send]:
+    def begin_snapshot(self, member: bytes, frames_at: str | None = None) -> None:
         """Handle a greeting: the member is about to report all its publications and interests.
 
         `frames_at` is where it accepts frames of other members, None: nowhere.
         """
         self._routing.set_address(member, frames_at)
-        published = self._table.published_at.get(member, ())
-        self._snapshots.begin(member, set(published), set(self._table.viewed_at.get(member, ())))
-        for name in published:
-            self._table.streams[name].forward = None  # the member may have lost it: it is sent again
-        return self._routing.remove_bridge(member)
+        table = self._table
+        self._snapshots.begin(member, set(table.published_at.get(member, ())), set(table.viewed_at.get(member, ())))
+        if self._routing.remove_bridge(member):
+            self._reroute_all()
 
-    def end_snapshot(self, member: bytes, now: float, now_ms: int) -> list[Send]:
-        """Handle the end of a snapshot: what the member has not reported is gone."""
+    def end_snapshot(self, member: bytes, now: float, now_ms: int) -> None:
+        """Handle the end of a snapshot: what the member has not reported is gone.
+
+        What this changes is left to `finish`.
+        """
         unconfirmed = self._snapshots.end(member)
-        published = self._table.published_at
+        published = self._table.published_at.get(member, set())
+        gone = unconfirmed.publications & published
+        self._unfinished.end(member, gone, unconfirmed.interests, (now, now_ms), is_gone=False)
+        # A `Forward` sent during the snapshot may have been overwritten there: send it again.
+        self._unfinished.reroute(published, resend=True)
+
+    # ── what is due for many streams ─────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether something is due for streams, after an event that changes many: call `finish_some`."""
+        return bool(self._unfinished)
+
+    def finish(self, stream: str) -> list[Send]:
+        """Do what is due for one stream. To be called before anything else that has to do with it."""
+        if not self._unfinished:
+            return []
+        due = self._unfinished.take(stream)
         sends: list[Send] = []
-        for name in unconfirmed.publications & published.get(member, set()):
-            sends += self._claims.end(self._table.streams[name], now, now_ms)
-        for name in unconfirmed.interests:
-            sends += self._interests.drop(member, name)
-        for name in published.get(member, ()):
-            # A `Forward` sent during the snapshot may have been overwritten there: send it again.
-            self._table.streams[name].forward = None
-            sends += self._routing.reroute(self._table.streams[name])
+        for ends in due.ends:
+            sends += self._end(stream, ends)
+        known = self._table.get(stream)
+        if known is not None and due.announce_at is not None:
+            sends += self._interests.announce_again(known, due.announce_at)
+        if known is not None and due.reroute:
+            if due.resend:
+                known.forward = None
+            sends += self._routing.reroute(known)
+        gone = {ends.member for ends in due.ends if ends.is_gone}
+        return [send for send in sends if send.member not in gone] if gone else sends
+
+    def finish_some(self, limit: int) -> list[Send]:
+        """Do what is due for up to `limit` streams."""
+        sends: list[Send] = []
+        for _ in range(limit):
+            if (stream := self._unfinished.next_stream()) is None:
+                break
+            sends += self.finish(stream)
         return sends
+
+    def _end(self, name: str, ends: EndsOfStream) -> list[Send]:
+        sends: list[Send] = []
+        stream = self._table.get(name)
+        if ends.publication is not None and stream is not None and stream.gateway == ends.member:
+            sends += self._claims.end(stream, *ends.publication)
+        if ends.has_interest:
+            sends += self._interests.drop(ends.member, name)
+        return sends
+
+    def _make_room(self, stream: str, has_room: Callable[[str], bool]) -> list[Send]:
+        """End what is due to end, one by one, until there is room for a stream."""
+        sends: list[Send] = []
+        while not has_room(stream) and (ending := self._unfinished.next_ending()) is not None:
+            sends += self.finish(ending)
+        return sends
+
+    def _reroute_all(self) -> None:
+        self._unfinished.reroute(self._table.published_ids)
 
     # ── ownership ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -264,13 +330,13 @@ class Streams:
         """Count over all gateways; `connections` is passed on."""
         return self._table.totals.totals(connections=connections)
 
-    def published_by(self, member: bytes) -> list[str]:
-        """Return the streams whose publisher is connected to this gateway."""
-        return sorted(self._table.published_at.get(member, ()))
+    def published_by(self, member: bytes) -> Collection[str]:
+        """Return the streams whose publisher is connected to this gateway, in no order; until the next change."""
+        return self._table.published_at.get(member, ())
 
-    def viewed_by(self, member: bytes) -> list[str]:
-        """Return the streams that viewers of this gateway want."""
-        return sorted(self._table.viewed_at.get(member, ()))
+    def viewed_by(self, member: bytes) -> Collection[str]:
+        """Return the streams that viewers of this gateway want, in no order; until the next change."""
+        return self._table.viewed_at.get(member, ())
 
     def reservation_of(self, name: str, now: float) -> tuple[str, float] | None:
         """Return for whom a stream id without a publisher is reserved, and for how many seconds; None: for nobody."""
@@ -316,7 +382,7 @@ def _row(s: RouterStream, names: Names, now_ms: int, coverage: Coverage | None) 
         viewers=sum(i.viewers for i in s.interests.values()) if s.interests else 0,
         alert_viewers=sum(i.alert_viewers for i in s.interests.values()) if s.interests else 0,
         gateway=names.get(s.gateway or b""),
-        mlbridge=", ".join(sorted(names.get(m, "?") for m in s.bridges.values())) if s.bridges else None,
+        mlbridge=", ".join(sorted(names[m] for m in s.bridges.values() if m in names)) or None,
         started_at=s.started_at,
         last_frame_at=s.last_frame_at,
         frame_id=s.frame_id,

@@ -61,25 +61,17 @@ class Routing:
         """Return where one member sends frames for another; None: to the router."""
         return self._addresses.get(receiver) if sender in self._addresses else None
 
-    def settle(self) -> list[Send]:
-        """End `syncing`: what a former router requested and nobody wants now ends."""
+    def settle(self) -> None:
+        """End `syncing`: what a former router requested and nobody wants now ends. All streams are to be rerouted."""
         self._syncing = False
-        return self.reroute_all()
 
-    def add_bridge(self, bridge: BridgeRecord) -> list[Send]:
-        """Add a bridge, and share the streams of its group anew."""
+    def add_bridge(self, bridge: BridgeRecord) -> None:
+        """Add a bridge, which shares the streams of its group anew: all are to be rerouted."""
         self.bridges[bridge.member] = bridge
-        return self.reroute_all()
 
-    def remove_bridge(self, member: bytes) -> list[Send]:
-        """Remove a bridge, if the member is one, and share the streams of its group anew."""
-        return self.reroute_all() if self.bridges.pop(member, None) is not None else []
-
-    def reroute_all(self) -> list[Send]:
-        """Compute the routes of all streams."""
-        return [
-            send for stream in self._streams.values() if stream.gateway is not None for send in self.reroute(stream)
-        ]
+    def remove_bridge(self, member: bytes) -> bool:
+        """Remove a bridge. Return whether the member was one: all streams are to be rerouted."""
+        return self.bridges.pop(member, None) is not None
 
     def reroute(self, stream: RouterStream) -> list[Send]:
         """Compute the routes of a stream. Return the `Forward` for its gateway if that changed.

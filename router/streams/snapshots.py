@@ -38,10 +38,13 @@ class Snapshots:
         """Expect the member to report these streams again."""
         self._unconfirmed[member] = UnconfirmedStreams(publications, interests)
 
-    def confirm_publication(self, member: bytes, name: str) -> None:
-        """Record that the member reported the publication of a stream."""
-        if (unconfirmed := self._unconfirmed.get(member)) is not None:
-            unconfirmed.publications.discard(name)
+    def confirm_publication(self, member: bytes, name: str) -> bool:
+        """Record that the member reported the publication of a stream. Return as `confirm_interest`."""
+        unconfirmed = self._unconfirmed.get(member)
+        if unconfirmed is None or name not in unconfirmed.publications:
+            return False
+        unconfirmed.publications.discard(name)
+        return True
 
     def confirm_interest(self, member: bytes, name: str) -> bool:
         """Record that the member reported interest in a stream. Return whether it is the first time since it joined."""

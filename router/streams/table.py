@@ -82,6 +82,17 @@ class RouterStreamTable:
             self.awaited.discard(name)
         return stream
 
+    def has_room_to_publish(self, name: str) -> bool:
+        """Return whether a stream may get a publisher; also when it has one."""
+        stream = self.streams.get(name)
+        return self.published_count < self.max_streams or (stream is not None and stream.gateway is not None)
+
+    def has_room_to_view(self, name: str) -> bool:
+        """Return whether a stream may get viewers, whoever owns it."""
+        awaited = len(self.awaited)
+        of_owners = len(self.streams) - self.published_count - awaited
+        return name in self.streams or max(awaited, of_owners) < self.max_streams
+
     def add_viewed(self, interest: Interest) -> RouterStream | None:
         """Add a stream that has viewers and no publisher; None when too many are awaited."""
         name = interest.stream

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from watchout.common.bus.messages import Envelope, FromRouter, Hello, decode_from_router
@@ -63,9 +65,27 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.soon: list[Callable[[], None]] = []
 
     def time(self) -> float:
         return self.now
+
+    def call_soon(self, work: Callable[[], None]) -> Any:
+        """Keep what is to run in the next turn, for `run_turn`."""
+        self.soon.append(work)
+        return SimpleNamespace(cancel=lambda: self.soon.remove(work))
+
+    def run_turn(self) -> bool:
+        """Run what waits for the next turn. Return whether there was anything."""
+        soon, self.soon = self.soon, []
+        for work in soon:
+            work()
+        return bool(soon)
+
+    def run_turns(self) -> None:
+        """Run turns until nothing waits."""
+        while self.run_turn():
+            pass
 
 
 def join(members: Members, member: bytes, kind: str = "gateway", now: float = 1000.0, **more: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -27,6 +27,7 @@ from watchout.common.bus.membership import BRIDGE_LOST_AFTER_S, HEARTBEAT_EVERY_
 from watchout.common.bus.messages import (
     LEVEL,
     AcceptedReply,
+    AcknowledgeRequest,
     AlertNotification,
     BadFrame,
     Bye,
@@ -40,6 +41,7 @@ from watchout.common.bus.messages import (
     GrantedReply,
     Hello,
     Interest,
+    LatencyReport,
     LinkReport,
     LinkRow,
     MemberHeartbeat,
@@ -53,6 +55,7 @@ from watchout.common.bus.messages import (
     Rejoin,
     Release,
     ReservationEnded,
+    ReservationReport,
     Revoke,
     RouterHeartbeat,
     SendNewest,
@@ -68,6 +71,7 @@ from watchout.common.media.frames import Frame
 from watchout.common.media.held_frames import HeldFrames
 from watchout.common.metrics import Metrics
 from watchout.common.why.memory import IncidentMemory
+from watchout.router import handler as handler_module
 from watchout.router import startup_hold
 from watchout.router.alerts.delivery import AlertDelivery
 from watchout.router.alerts.ids import AlertIds
@@ -97,6 +101,8 @@ class Place:
         self.members = Members(EPOCH)
         self.streams = Streams(EPOCH, max_streams=100, syncing=syncing)
         self.asked: list[tuple[Query, bool]] = []
+        #: Whether what a message leaves for later turns of the event loop is done before the next message.
+        self.runs_turns = True
         outbox = Outbox(EPOCH, self.members)
         recent, self.memory = RecentAlerts(limit=100, minutes=10), IncidentMemory()
         alerts = AlertDelivery(
@@ -127,6 +133,8 @@ class Place:
         seq = 0 if greets else self._sent.get(member, 0) + 1 + skipped
         self._sent[member] = seq
         self.handler.on_control(member, encode(0 if greets else epoch, seq, body))
+        if self.runs_turns:
+            self.clock.run_turns()
 
     def join(self, *members: bytes) -> None:
         """Let these join, with nothing to report."""
@@ -530,6 +538,7 @@ async def test_what_depends_on_publishers_waits_until_the_gateways_have_reported
     assert len(place.take(GATEWAY)) == 1, "a query waits for nothing"
     assert place.asked[0][1] is True
     place.handler.end_startup()
+    place.clock.run_turns()
     replies = [body for body in place.take(OTHER) if not isinstance(body, StatusUpdate | AlertNotification)]
     assert [(type(body), body.request) for body in replies] == [
         (GrantedReply, 1), (OwnerReply, 2), (AcceptedReply, 3),
@@ -545,6 +554,7 @@ async def test_a_request_of_a_member_that_is_gone_by_then_is_decided_for_nobody(
     place.send(OTHER, Bye())
     place.bus.sent.clear()
     place.handler.end_startup()
+    place.clock.run_turns()
     assert place.take(OTHER) == []
     assert place.streams.get("cam") is None
 
@@ -558,3 +568,108 @@ def test_past_the_bound_of_held_requests_a_further_one_is_refused(monkeypatch: p
     (refused,) = place.take(GATEWAY)
     assert isinstance(refused, RefusedReply)
     assert (refused.request, refused.code) == (3, "ROUTING_ERROR")
+
+
+async def test_held_requests_are_decided_in_parts_and_further_ones_wait_behind_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handler_module, "TURN_S", -1.0)
+    monkeypatch.setattr(handler_module, "STREAMS_AT_ONCE", 1)
+    place = Place(syncing=True)
+    place.join(GATEWAY, OTHER)
+    place.runs_turns = False
+    for request in range(1, 7):
+        place.send(OTHER, Claim(request=request, stream="cam" if request == 1 else f"cam{request}", user="bob"))
+    place.handler.end_startup()
+    assert place.take(OTHER) == []
+    place.clock.run_turn()
+    assert [body.request for body in place.take(OTHER)] == [1]
+    place.send(GATEWAY, Claim(request=7, stream="cam", user="ann"))
+    assert [body.request for body in place.take(OTHER)] == [2, 3], "with each one that comes, so many are decided"
+    assert place.handler.hold.syncing
+    place.clock.run_turns()
+    assert [body.request for body in place.take(OTHER)] == [4, 5, 6]
+    assert [(type(body), body.request) for body in place.take(GATEWAY)] == [(RefusedReply, 7)]
+    assert not place.handler.hold.syncing
+
+
+# ── work in parts ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def many_streams(monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A gateway with five streams, each with a viewer elsewhere, and turns that do the least."""
+    monkeypatch.setattr(handler_module, "TURN_S", -1.0)
+    monkeypatch.setattr(handler_module, "STREAMS_AT_ONCE", 1)
+    place = Place()
+    place.join(GATEWAY, OTHER)
+    for stream in ("cam", "cam1", "cam2", "cam3", "cam4"):
+        place.publish(stream=stream)
+        place.send(OTHER, Interest(stream=stream, viewers=1, alert_viewers=1))
+    place.bus.sent.clear()
+    place.runs_turns = False
+    return place
+
+
+def test_what_a_member_leaves_behind_is_cleared_away_a_part_in_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = many_streams(monkeypatch)
+    place.send(GATEWAY, Bye())
+    assert place.take(OTHER) == []
+    for _ in range(5):
+        assert place.clock.run_turn()
+        assert [type(body) for body in place.take(OTHER)] == [StatusUpdate]
+    assert not place.clock.run_turn()
+    assert place.streams.published() == []
+
+
+async def test_one_stream_that_fails_does_not_keep_the_others_from_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = many_streams(monkeypatch)
+    place.send(GATEWAY, Bye())
+    with monkeypatch.context() as patched:
+        patched.setattr(Outbox, "send_all", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            place.clock.run_turn()
+    place.clock.run_turns()
+    assert place.streams.published() == []
+
+
+def test_a_router_that_ends_does_nothing_more_of_what_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = many_streams(monkeypatch)
+    place.send(GATEWAY, Bye())
+    place.handler.close()
+    assert not place.clock.run_turn()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        Claim(request=1, stream="cam", user="bob"),
+        OwnerLookup(request=1, stream="cam"),
+        Interest(stream="cam", viewers=2, alert_viewers=1),
+        FetchNewest(stream="cam"),
+        Unreserve(request=1, stream="cam"),
+        BadFrame(stream="cam", frame_id=1, reason="why"),
+        Query(request=1, what="why", about="cam"),
+        ReservationReport(rows=[("cam", "bob", (), 1, 1, 0.0)]),
+        RaiseAlert(request=1, alert=alert()),
+        AcknowledgeRequest(request=1, alert=alert(), user="bob"),
+    ],
+    ids=lambda body: type(body).__name__,
+)  # fmt: skip
+async def test_what_is_due_for_a_stream_is_done_before_anything_else_happens_to_it(
+    body: FromMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = many_streams(monkeypatch)
+    place.send(GATEWAY, Bye())
+    place.send(OTHER, body)
+    first, *_ = place.take(OTHER)
+    assert isinstance(first, StatusUpdate)
+    assert (first.stream, first.status) == ("cam", "offline")
+    assert place.streams.is_unfinished, "the others wait"
+
+
+def test_a_message_that_names_streams_otherwise_than_as_its_stream_is_known_by_its_kind() -> None:
+    kinds = get_args(FromMember)
+    assert {kind for kind in kinds if "alert" in kind.__struct_fields__} == {RaiseAlert, AcknowledgeRequest}
+    assert {kind for kind in kinds if "rows" in kind.__struct_fields__} == {
+        ReservationReport, Query, CoverageReport, LatencyReport, LinkReport, StreamReport,
+    }, "a new kind with rows: does `streams_of` yield its streams?"  # fmt: skip

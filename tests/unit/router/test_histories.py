@@ -322,12 +322,16 @@ class Histories(RuleBasedStateMachine):
         member = name.encode().ljust(8)
         if max_fps is None:
             self.bridges.pop(member, None)
-            self.deliver(self.streams.remove_member(member, self.now, NOW_MS))
+            self.streams.remove_member(member, self.now, NOW_MS)
+            self.finish()
             return
-        self.deliver(self.streams.begin_snapshot(member, address(member)))
+        self.streams.begin_snapshot(member, address(member))
+        self.finish()
         self.bridges[member] = BridgeRecord(member, BRIDGES[name], max_fps)
-        self.deliver(self.streams.add_bridge(self.bridges[member]))
-        self.deliver(self.streams.end_snapshot(member, self.now, NOW_MS))
+        self.streams.add_bridge(self.bridges[member])
+        self.finish()
+        self.streams.end_snapshot(member, self.now, NOW_MS)
+        self.finish()
 
     @rule(seconds=st.sampled_from([0.1, 5.0, 31.0, 700.0]))
     def time_passes(self, seconds: float) -> None:
@@ -371,7 +375,8 @@ class Histories(RuleBasedStateMachine):
                 self.member_greets(name)
             self.flow(waits=False)
             waiting, self.waiting = self.waiting, None
-            self.deliver(self.streams.settle(NOW_MS))
+            self.streams.settle(NOW_MS)
+            self.finish()
             for member, claim in waiting:
                 if any(gateway.id == member and gateway.known for gateway in self.gateways.values()):
                     self.deliver(self.claim(member, claim))
@@ -388,12 +393,19 @@ class Histories(RuleBasedStateMachine):
     def greets(self, name: str) -> None:
         self.gateways[name].greeted()
         member = self.gateways[name].id
-        self.deliver(self.streams.begin_snapshot(member, address(member)))
+        self.streams.begin_snapshot(member, address(member))
+        self.finish()
 
     def is_lost(self, name: str) -> None:
         if self.gateways[name].known:
             self.gateways[name].lost()
-            self.deliver(self.streams.remove_member(self.gateways[name].id, self.now, NOW_MS))
+            self.streams.remove_member(self.gateways[name].id, self.now, NOW_MS)
+            self.finish()
+
+    def finish(self) -> None:
+        """Do all that is due for streams."""
+        while self.streams.is_unfinished:
+            self.deliver(self.streams.finish_some(1))
 
     def judge(self, gateway: Gateway, message: FromMember) -> None:
         """The router's side of one message."""
@@ -423,7 +435,8 @@ class Histories(RuleBasedStateMachine):
                     if known.get(stream) is not None and known.get(stream).gateway == gateway.id:  # type: ignore[union-attr]
                         self.tell_id(stream, frame_id)
             case SnapshotEnd():
-                sends = known.end_snapshot(gateway.id, now, NOW_MS)
+                known.end_snapshot(gateway.id, now, NOW_MS)
+                self.finish()
         self.deliver(sends)
         self.forget_what_the_registry_forgot()
 

@@ -6,13 +6,19 @@ import pytest
 
 from watchout.common.alerts.model import Alert
 from watchout.common.bus.messages import OwnerLookup, RaiseAlert
-from watchout.router.startup_hold import MAX_HELD, StartupHold
+from watchout.router.startup_hold import MAX_HELD, HeldRequest, StartupHold
+
+
+def released(hold: StartupHold) -> list[tuple[bytes, HeldRequest]]:
+    """Release what is held and take all of it."""
+    hold.release()
+    return list(iter(hold.take, None))
 
 
 def test_the_first_router_of_a_home_holds_nothing() -> None:
     hold = StartupHold(syncing=False)
     assert not hold.syncing
-    assert hold.release() == []
+    assert released(hold) == []
     with pytest.raises(RuntimeError):
         hold.hold(b"a", OwnerLookup(request=1, stream="cam"))
 
@@ -23,9 +29,10 @@ def test_held_requests_are_released_once_in_their_order() -> None:
     for member, request in requests:
         hold.hold(member, request)
     assert hold.syncing
-    assert hold.release() == requests
+    assert hold.take() is None
+    assert released(hold) == requests
     assert not hold.syncing
-    assert hold.release() == []
+    assert released(hold) == []
 
 
 def test_what_a_former_router_accepted_is_decided_first_whoever_brings_it_and_when() -> None:
@@ -39,7 +46,7 @@ def test_what_a_former_router_accepted_is_decided_first_whoever_brings_it_and_wh
     for member, request in [(b"a", alert(4, None)), (b"a", alert(2, 20)), (b"b", alert(1, 10)), (b"b", alert(3, 20)),
                             (b"b", OwnerLookup(request=5, stream="cam"))]:  # fmt: skip
         hold.hold(member, request)
-    assert [(member, request.request) for member, request in hold.release()] == [
+    assert [(member, request.request) for member, request in released(hold)] == [
         (b"b", 1), (b"a", 2), (b"b", 3), (b"a", 4), (b"b", 5),
     ]  # fmt: skip
 

@@ -40,8 +40,10 @@ class Delivering:
         self.offered: list[str] = []
         self.replay = AlertReplay(self.log)
         parts: dict[str, Any] = {
-            "streams": SimpleNamespace(owner=lambda _: "ann", alert_receivers=lambda _: ([NEAR, FAR], 2)),
-            "outbox": SimpleNamespace(send=lambda member, body: self.sent.append((member, body))),
+            "streams": SimpleNamespace(
+                owner=lambda _: "ann", alert_receivers=lambda _: ([NEAR, FAR], 2), finish=lambda _: []
+            ),
+            "outbox": SimpleNamespace(send=lambda member, body: self.sent.append((member, body)), send_all=list),
             "webhook": SimpleNamespace(offer=lambda event: self.offered.append(event.webhook_id)),
         }
         self.delivery = AlertDelivery(

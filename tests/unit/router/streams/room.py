@@ -84,20 +84,38 @@ class Room:
     def route(self, term: int, to: bytes = EVERYBODY, stream: str = "cam") -> list[bytes]:
         return self.streams.route(FrameHead(stream, term, 1, NOW_MS, 1, 1, to, 40), self.now)
 
+    def finished(self) -> list[Send]:
+        """Do all that is due for streams."""
+        sends: list[Send] = []
+        while self.streams.is_unfinished:
+            sends += self.streams.finish_some(1)
+        return sends
+
+    def greets(self, member: bytes, frames_at: str | None = None) -> list[Send]:
+        self.streams.begin_snapshot(member, frames_at)
+        return self.finished()
+
     def synced(self, member: bytes) -> list[Send]:
-        return self.streams.end_snapshot(member, self.now, NOW_MS)
+        self.streams.end_snapshot(member, self.now, NOW_MS)
+        return self.finished()
+
+    def settled(self) -> list[Send]:
+        self.streams.settle(NOW_MS)
+        return self.finished()
 
     def gone(self, member: bytes) -> list[Send]:
-        return self.streams.remove_member(member, self.now, NOW_MS)
+        self.streams.remove_member(member, self.now, NOW_MS)
+        return self.finished()
 
     def joins(self, *members: bytes) -> None:
         """Members with an address join, and have nothing to report."""
         for member in members:
-            self.streams.begin_snapshot(member, at(member))
+            self.greets(member, at(member))
             self.synced(member)
 
     def bridge(self, member: bytes, group: str = "day", max_fps: float = 2.0) -> list[Send]:
-        return self.streams.add_bridge(BridgeRecord(member, group, max_fps))
+        self.streams.add_bridge(BridgeRecord(member, group, max_fps))
+        return self.finished()
 
     def holder(self, stream: str = "cam") -> bytes | None:
         known = self.streams.get(stream)

@@ -88,7 +88,7 @@ def test_a_member_that_was_lost_and_comes_back_jumps_because_nobody_knows_its_la
 
 def test_a_camera_that_left_while_its_member_was_out_of_reach_jumps_too(room: Room) -> None:
     room.publish(A, frame_id=41)
-    room.streams.begin_snapshot(A)
+    room.greets(A)
     room.synced(A)
     assert room.granted(A).first_frame_id == 42 + FRAME_ID_JUMP
 

@@ -31,7 +31,7 @@ def test_interest_that_ended_and_came_again_is_answered_again(room: Room) -> Non
 def test_after_a_greeting_the_first_telling_is_answered_again_because_a_status_may_be_lost(room: Room) -> None:
     term = room.publish(A)
     room.interest(B)
-    room.streams.begin_snapshot(B)
+    room.greets(B)
     assert room.interest(B) == [Send(B, status("streaming", term))]
     assert room.interest(B) == []
     assert room.synced(B) == []
@@ -112,7 +112,7 @@ def test_while_gateways_of_a_former_life_still_tell_nothing_is_called_offline() 
     assert room.interest(B, stream="held") == room.interest(B, stream="lost") == []
     assert room.hold(A, 77, stream="held")[0] == Send(B, status("streaming", 77, stream="held"))
     assert room.interest(C, stream="held")[0] == Send(C, status("streaming", 77, stream="held"))
-    assert room.streams.settle(NOW_MS) == [Send(B, status("offline", 0, None, stream="lost"))]
+    assert room.settled() == [Send(B, status("offline", 0, None, stream="lost"))]
     assert room.interest(C, stream="lost") == [Send(C, status("offline", 0, None, stream="lost"))]
 
 
@@ -121,7 +121,7 @@ def test_who_came_while_others_still_told_is_told_of_a_camera_that_went_meanwhil
     room.hold(A, 77)
     room.release(A, 77)
     assert room.interest(B) == []
-    assert room.streams.settle(NOW_MS) == [Send(B, status("offline", 77))]
+    assert room.settled() == [Send(B, status("offline", 77))]
 
 
 # ── alerts ────────────────────────────────────────────────────────────────────────────────────────────────────────────

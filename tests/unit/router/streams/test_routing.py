@@ -7,7 +7,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from tests.unit.router.streams.room import NOW_MS, A, B, C, M, N, Room, at, direct, forward, forwards, status
+from tests.unit.router.streams.room import A, B, C, M, N, Room, at, direct, forward, forwards, status
 from watchout.common.bus.messages import (
     SendNewest,
 )
@@ -125,21 +125,21 @@ def test_a_router_that_has_just_started_ends_no_request_of_its_predecessor_befor
     assert forwards(room.hold(A, term, forwarding=True)) == [Send(A, direct(term, partial=True))]
     room.joins(B)
     assert forwards(room.interest(B)) == [Send(A, direct(term, B, partial=True))]
-    assert forwards(room.streams.settle(NOW_MS)) == [Send(A, direct(term, B))]
+    assert forwards(room.settled()) == [Send(A, direct(term, B))]
 
 
 def test_what_a_former_router_requested_and_nobody_wants_ends_when_all_have_reported() -> None:
     room = Room(syncing=True)
     room.joins(A)
     room.hold(A, 77, forwarding=True)
-    assert forwards(room.streams.settle(NOW_MS)) == [Send(A, direct(77))]
+    assert forwards(room.settled()) == [Send(A, direct(77))]
 
 
 def test_a_gateway_that_joins_again_is_told_what_nobody_wants_any_more_only_if_it_sends_frames(room: Room) -> None:
     room.joins(A, B)
     term = room.publish(A)
     for forwarding, expected in ((True, [Send(A, direct(term))]), (False, [])):
-        room.streams.begin_snapshot(A, at(A))
+        room.greets(A, at(A))
         room.hold(A, term, forwarding=forwarding)
         assert forwards(room.synced(A)) == expected
 
@@ -272,5 +272,5 @@ def test_when_a_bridge_leaves_only_its_streams_move() -> None:
 def test_a_bridge_that_greets_again_with_another_rate_is_asked_for_at_that(room: Room) -> None:
     term = room.publish(A)
     room.bridge(M, max_fps=2.0)
-    assert room.streams.begin_snapshot(M) == [Send(A, forward(term, wanted=False))]
+    assert room.greets(M) == [Send(A, forward(term, wanted=False))]
     assert room.bridge(M, max_fps=4.0) == [Send(A, forward(term, max_fps=4.0, viewers=0))]

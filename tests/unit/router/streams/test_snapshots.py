@@ -19,7 +19,7 @@ def test_what_is_not_told_again_after_a_greeting_is_gone(room: Room) -> None:
     room.interest(A, stream="watched")
     room.interest(A, stream="left")
     room.interest(B, stream="lost")
-    assert room.streams.begin_snapshot(A) == []
+    assert room.greets(A) == []
     room.hold(A, FIRST, stream="kept")
     room.interest(A, stream="watched")
     assert room.synced(A) == [Send(B, status("offline", FIRST + 1, stream="lost"))]
@@ -31,7 +31,7 @@ def test_what_is_not_told_again_after_a_greeting_is_gone(room: Room) -> None:
 def test_what_others_told_meanwhile_stays(room: Room) -> None:
     room.publish(A)
     room.interest(A)
-    room.streams.begin_snapshot(A)
+    room.greets(A)
     term = room.publish(B)
     room.interest(B)
     room.synced(A)
@@ -42,7 +42,7 @@ def test_what_others_told_meanwhile_stays(room: Room) -> None:
 
 def test_a_claim_while_its_member_still_tells_is_no_leftover_of_before(room: Room) -> None:
     room.publish(A)
-    room.streams.begin_snapshot(A)
+    room.greets(A)
     term = room.granted(A).term
     room.synced(A)
     assert room.holder() == A
@@ -52,7 +52,7 @@ def test_a_claim_while_its_member_still_tells_is_no_leftover_of_before(room: Roo
 def test_a_grant_that_was_lost_is_not_kept_by_the_telling_of_what_it_took_over(room: Room) -> None:
     old = room.publish(A)
     room.granted(A)
-    room.streams.begin_snapshot(A)
+    room.greets(A)
     assert room.hold(A, old) == [Send(A, Revoke(stream="cam", term=old))]
     room.synced(A)
     assert room.holder() is None
@@ -60,9 +60,9 @@ def test_a_grant_that_was_lost_is_not_kept_by_the_telling_of_what_it_took_over(r
 
 def test_a_greeting_in_the_middle_of_telling_begins_anew(room: Room) -> None:
     term = room.publish(A)
-    room.streams.begin_snapshot(A)
+    room.greets(A)
     room.hold(A, term)
-    room.streams.begin_snapshot(A)
+    room.greets(A)
     room.synced(A)
     assert room.holder() is None
 
@@ -78,14 +78,15 @@ def test_the_end_of_a_snapshot_that_never_began_changes_nothing(room: Room) -> N
 def test_after_a_greeting_the_member_is_asked_again_for_what_is_wanted(room: Room) -> None:
     term = room.publish(A)
     room.interest(B)
-    room.streams.begin_snapshot(A)
+    room.greets(A)
     assert room.hold(A, term) == [Send(A, forward(term))]
 
 
 def test_what_was_asked_for_while_the_member_told_is_asked_again_at_the_end(room: Room) -> None:
     term = room.publish(A)
-    room.streams.begin_snapshot(A)
+    room.greets(A)
     assert forwards(room.interest(B)) == [Send(A, forward(term))]
+    assert room.hold(A, term) == [Send(A, forward(term))]
     assert room.hold(A, term) == []
     assert room.synced(A) == [Send(A, forward(term))]
 
@@ -100,7 +101,7 @@ def test_a_member_that_is_gone_leaves_nothing_and_is_told_nothing(room: Room) ->
     room.interest(A, stream="z")
     room.interest(B, stream="x")
     room.bridge(A)
-    room.streams.begin_snapshot(A)
+    room.greets(A)
     assert room.gone(A) == [Send(B, status("offline", terms["x"], stream="x"))]
     assert room.streams.published() == []
     assert room.streams.get("z") is None
