@@ -31,7 +31,7 @@ pytest_plugins = [
 
 #: Fixtures that start processes: every test that uses one is marked ``e2e`` and is not part of ``make test-fast``.
 PROCESS_FIXTURES = {
-    "watchout", "plain_watchout", "browser_process", "console_browser", "start_postgres", "start_better_auth",
+    "watchout", "plain_watchout", "browser_process", "console_browser_process", "start_postgres", "start_better_auth",
     "start_broker", "start_nats",
 }  # fmt: skip
 

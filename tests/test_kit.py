@@ -23,7 +23,7 @@ from tests.kit.cluster_leases import Tenure, longest_overlap_s, tenures_of
 from tests.kit.examples import FAST_LIMIT, THOROUGH_FACTOR, THOROUGH_LIMIT, apply_profile, scaled, seeded, seeds
 from tests.kit.page_memory import own_bytes
 from tests.kit.processes import REPOSITORY
-from tests.kit.tiers import LONG, is_long
+from tests.kit.tiers import LONG, VARIANTS, is_long
 from watchout.common import log
 
 
@@ -59,14 +59,25 @@ def test_a_seeded_test_is_marked_and_has_its_seeds() -> None:
 
 @pytest.mark.parametrize("name", LONG)
 def test_what_is_left_to_the_long_run_is_there(name: str) -> None:
-    assert (REPOSITORY / name).exists(), "take it from tests/kit/tiers.py"
-    assert is_long(name if name.endswith(".py") else f"{name}/test_one.py")
+    file, _, function = name.partition("::")
+    assert (REPOSITORY / file).exists(), "take it from tests/kit/tiers.py"
+    if function:
+        assert f"def {function}(" in (REPOSITORY / file).read_text(), "take it from tests/kit/tiers.py"
+        assert not is_long(file)
+    assert is_long(name if file.endswith(".py") else f"{name}/test_one.py")
 
 
 def test_all_else_is_not_long() -> None:
     assert not is_long("tests/e2e/test_wheels.py")
     assert not is_long("tests/faults/processes/test_router.py")
     assert not is_long("tests/clusters/test_one.py")
+    assert not is_long("tests/e2e/test_one.py::test_it", ["uvloop", "1.7", 16, None])
+
+
+@pytest.mark.parametrize("value", VARIANTS)
+def test_a_variant_of_a_test_is_long(value: str) -> None:
+    assert is_long("tests/e2e/test_one.py::test_it", ["a", value])
+    assert is_long("tests/e2e/test_one.py::test_it", [("a", value)])
 
 
 def test_each_test_is_in_one_run_or_the_other(pytester: pytest.Pytester) -> None:

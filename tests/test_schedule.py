@@ -11,16 +11,19 @@ from hypothesis import strategies as st
 from xdist.scheduler import WorkStealingScheduling
 
 from tests.kit.processes import REPOSITORY
-from tests.kit.schedule import LIST, arranged, listed, page, parts, pytest_collection_modifyitems
+from tests.kit.schedule import LIST, arranged, groups_of, listed, page, parts, pytest_collection_modifyitems
 
 FILES = [f"f{number}" for number in range(9)]
 TESTS = st.lists(st.sampled_from(FILES), max_size=60).map(sorted)
 SECONDS = st.dictionaries(st.sampled_from(FILES), st.floats(0, 300))
 
 
-@given(files=TESTS, seconds=SECONDS, workers=st.integers(1, 8))
-def test_every_test_is_there_once_and_a_file_keeps_its_order(files, seconds, workers):
-    order = arranged(files, seconds, workers)
+GROUPED = st.dictionaries(st.sampled_from(FILES), st.sampled_from(["g1", "g2"]))
+
+
+@given(files=TESTS, seconds=SECONDS, workers=st.integers(1, 8), groups=GROUPED)
+def test_every_test_is_there_once_and_a_file_keeps_its_order(files, seconds, workers, groups):
+    order = arranged(files, seconds, workers, groups)
     assert sorted(order) == list(range(len(files)))
     for file in FILES:
         its = [index for index in order if files[index] == file]
@@ -46,6 +49,22 @@ def test_each_part_begins_with_its_long_files_the_longest_first():
     seconds = {"b": 90, "d": 50, "e": 45, "f": 200}
     order = [files[index] for index in arranged(files, seconds, 2)]
     assert order == ["f", "f", "a", "a", "c", "c", "b", "b", "d", "d", "e", "e"]
+
+
+def test_the_files_of_a_group_stand_together_and_count_as_one_long_file():
+    files = [file for file in ("a", "b", "c", "d", "e", "f") for _ in range(2)]
+    order = [files[index] for index in arranged(files, {"b": 90, "d": 50, "e": 60}, 2, {"d": "g", "e": "g", "f": "g"})]
+    assert order == ["d", "d", "e", "e", "f", "f", "b", "b", "a", "a", "c", "c"]
+
+
+@pytest.mark.parametrize(("scope", "groups"), [("session", {"tests/test_a.py": "house"}), ("module", {})])
+def test_a_file_belongs_to_a_group_by_a_fixture_of_the_session(scope, groups):
+    def item(file, *names):
+        definitions = {name: (SimpleNamespace(scope=scope),) for name in names}
+        fixtures = SimpleNamespace(name2fixturedefs=definitions)
+        return SimpleNamespace(nodeid=f"{file}::one", fixturenames=names, _fixtureinfo=fixtures)
+
+    assert groups_of([item("tests/test_a.py", "house", "clients"), item("tests/test_b.py", "clients")]) == groups
 
 
 def test_more_long_tests_than_a_part_holds():

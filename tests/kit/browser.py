@@ -15,6 +15,7 @@ from typing import Any, Final
 import pytest
 from aiohttp import web
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.sync.client import connect as connect_sync
 
 from tests.kit.clients import eventually
 from tests.kit.processes import Process, clean_environ, poll
@@ -72,17 +73,36 @@ def devtools_of(browser: Process) -> str:
     return f"ws://127.0.0.1:{port}{path}"
 
 
-@pytest.fixture(scope="module")
+def forget(browser: Process) -> None:
+    """Make a running browser as it was at its start: no tab, cookie or permission of the tests before is left."""
+    with connect_sync(devtools_of(browser), **PATIENT) as connection:
+
+        def call(method: str, **parameters: Any) -> Any:
+            connection.send(json.dumps({"id": 1, "method": method, "params": parameters}))
+            while (answer := json.loads(connection.recv(SCRIPT_S))).get("id") != 1:
+                pass
+            assert "error" not in answer, (method, answer)
+            return answer["result"]
+
+        for target in call("Target.getTargets")["targetInfos"]:
+            if target["type"] == "page" and target["url"] != "about:blank":
+                call("Target.closeTarget", targetId=target["targetId"])
+        call("Storage.clearCookies")
+        call("Browser.resetPermissions")
+
+
+@pytest.fixture(scope="session")
 def browser_process() -> Iterator[Process]:
-    """A browser that runs."""
+    """A browser that runs, for all tests. Do not end it."""
     with running_browser() as browser:
         yield browser
 
 
 @pytest.fixture(scope="module")
-def chromium(browser_process: Process) -> str:
-    """The URL of a running browser's DevTools."""
-    return devtools_of(browser_process)
+def chromium(browser_process: Process) -> Iterator[str]:
+    """The URL of a running browser's DevTools. After a module it forgets what its tests left."""
+    yield devtools_of(browser_process)
+    forget(browser_process)
 
 
 @pytest.fixture(scope="module")

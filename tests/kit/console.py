@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageDraw
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.kit.browser import PATIENT, Tab, devtools_of, running_browser
+from tests.kit.browser import PATIENT, Tab, devtools_of, forget, running_browser
 from tests.kit.clients import eventually
 from tests.kit.node import PackagesMissing, installed_packages
 from tests.kit.processes import REPOSITORY, Process
@@ -54,11 +54,18 @@ def running_console_browser() -> Iterator[Process]:
         yield browser
 
 
-@pytest.fixture(scope="module")
-def console_browser() -> Iterator[Process]:
-    """A browser for a whole module, see `running_console_browser`."""
+@pytest.fixture(scope="session")
+def console_browser_process() -> Iterator[Process]:
+    """One for all tests. Do not end it."""
     with running_console_browser() as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def console_browser(console_browser_process: Process) -> Iterator[Process]:
+    """A browser as `running_console_browser` says. After a module it forgets what its tests left."""
+    yield console_browser_process
+    forget(console_browser_process)
 
 
 class ConsoleTab(Tab):

@@ -3,7 +3,8 @@
 `--dist worksteal` gives each worker a part of the list, of equal length, whatever its tests take. Here each part gets
 its share of the long files, which `tests/durations.txt` names, the longest first, and then of all others: those are
 what is left at the end, and a worker without tests takes half of what another one has left. A file stays with one
-worker as long as it can, so that what its tests share is made once.
+worker as long as it can, so that what its tests share is made once; and so do the files that share a fixture of the
+whole session which takes long to start (`GROUPS`).
 
 `python -m tests.kit.schedule costs.csv` writes the list anew, from what `make test-costs` measured.
 """
@@ -23,6 +24,8 @@ import pytest
 LIST: Final = Path(__file__).parents[1] / "durations.txt"
 #: Files that take less are not in the list.
 LEAST_S: Final = 2.0
+#: Fixtures of a whole session that take seconds of CPU time to start, each with the group of the files that use it.
+GROUPS: Final = {"browser_process": "browsers", "console_browser_process": "browsers", "house": "house"}
 _HEAD: Final = """\
 # Seconds that the long files take, beside others on two cores: where `make test` puts them (tests/kit/schedule.py).
 # Written by `make test-costs`. A file that is not listed is short.
@@ -38,24 +41,35 @@ def parts(count: int, workers: int) -> list[int]:
     return sizes
 
 
-def arranged(files: Sequence[str], seconds: Mapping[str, float], workers: int) -> list[int]:
+def arranged(
+    files: Sequence[str], seconds: Mapping[str, float], workers: int, groups: Mapping[str, str] | None = None
+) -> list[int]:
     """The order of tests, as indices: each worker's part begins with its long files, the longest first.
 
     Args:
         files: The file of each test, in the order in which they were found.
         seconds: What the long files take.
         workers: How many workers there are.
+        groups: The group of each file that has one. Files of one group go to one worker, one after the other, and
+            count as one long file.
     """
     tests: dict[str, list[int]] = defaultdict(list)
     for index, file in enumerate(files):
         tests[file].append(index)
+    groups = groups or {}
+    units: dict[str, list[str]] = defaultdict(list)
+    for file in tests:
+        if file in seconds or file in groups:
+            units[groups.get(file, file)].append(file)
+    unit_seconds = {unit: sum(seconds.get(file, 0.0) for file in its_files) for unit, its_files in units.items()}
     of_workers: list[list[str]] = [[] for _ in range(workers)]
     loads = [0.0] * workers
-    for file in sorted(tests.keys() & seconds.keys(), key=lambda file: (-seconds[file], file)):
+    for unit in sorted(units, key=lambda unit: (-unit_seconds[unit], unit)):
         worker = loads.index(min(loads))
-        of_workers[worker].append(file)
-        loads[worker] += seconds[file]
-    short = iter([index for file, indices in tests.items() if file not in seconds for index in indices])
+        of_workers[worker] += units[unit]
+        loads[worker] += unit_seconds[unit]
+    placed = {file for its_files in of_workers for file in its_files}
+    short = iter([index for file, indices in tests.items() if file not in placed for index in indices])
     order: list[int] = []
     end = 0
     for size, its_files in zip(parts(len(files), workers), of_workers, strict=True):
@@ -63,6 +77,21 @@ def arranged(files: Sequence[str], seconds: Mapping[str, float], workers: int) -
         order += [index for file in its_files for index in tests[file]]
         order += itertools.islice(short, max(0, end - len(order)))
     return order
+
+
+def groups_of(items: Sequence[pytest.Item]) -> dict[str, str]:
+    """The group of each file that has a test which uses a fixture of `GROUPS`, where that is one of the session."""
+    found: dict[str, str] = {}
+    for item in items:
+        for name in GROUPS.keys() & set(getattr(item, "fixturenames", ())):
+            definitions = item._fixtureinfo.name2fixturedefs.get(name, ())  # type: ignore[attr-defined]
+            if definitions and definitions[-1].scope == "session":
+                found[_file_of(item)] = GROUPS[name]
+    return found
+
+
+def _file_of(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
 
 
 def listed(text: str) -> dict[str, float]:
@@ -88,8 +117,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
     if workers > 1:
-        files = [item.nodeid.partition("::")[0] for item in items]
-        items[:] = [items[index] for index in arranged(files, listed(LIST.read_text()), workers)]
+        files = [_file_of(item) for item in items]
+        order = arranged(files, listed(LIST.read_text()), workers, groups_of(items))
+        items[:] = [items[index] for index in order]
 
 
 if __name__ == "__main__":
