@@ -34,7 +34,7 @@ def main(
     """Measure watchout beside other relays, in one run and in alternation.
 
     After the rounds, the runs of goals that these do not decide are repeated, for at most 12 rounds in all and until
-    36 minutes after the beginning.
+    38 minutes after the beginning.
 
     Everything at once, with all rounds, writes benchmarks/results/latest.json and docs/performance.md; any other run
     writes below build/bench/results, or to --out. Exit code 1: some run failed; 130: ended by a signal.

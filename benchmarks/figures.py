@@ -47,6 +47,8 @@ WRITTEN: Final = {
 """Loads with compact JSON, and the same with cameras that write it in other ways."""
 TLS_LOADS: Final = ("tls-1x10", "tls-20x1")
 """Those with TLS, in the process itself and by a proxy in front."""
+ALERT_LOADS: Final = ("alert-1x5000",)
+"""Alerts of a camera to many viewers."""
 POINTS: Final = {
     "json-1x50": "JSON, 1 → 50",
     "json-1x10": "JSON, 1 → 10",
@@ -77,6 +79,9 @@ POINTS: Final = {
     "streams-1000": "1000 streams at 5 fps",
     "slow-off": "50 viewers",
     "slow-on": "50 viewers and a slow one",
+    "alert-1x5000": "an alert, 1 → 5000",
+    "alerts-off": "100 viewers, 15 fps",
+    "alerts-on": "the same beside 500 alerts a second",
     "tls-1x10": "TLS, 1 → 10",
     "tls-20x1": "TLS, 20 × (1 → 1)",
     "idle": "idle connections",

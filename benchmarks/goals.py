@@ -232,6 +232,18 @@ GOALS: Final[tuple[Goal, ...]] = (
         for name, what, quantity in (("CPU", "CPU per delivered frame", cpu_us), ("p99", "Latency p99", p99_ms))
         for point in TLS_LOADS
     ),
+    *(
+        _versus_peers(
+            name, f"{what}, one alert to 5000 viewers: ≤ 1.2 of Bun's publish of as many bytes.",
+            1.2, "alert-1x5000", ("bun",), quantity,
+        )
+        for name, what, quantity in (("CPU", "CPU per delivered alert", cpu_us), ("p99", "Latency p99", p99_ms))
+    ),
+    _two_points(
+        "p99 beside alerts",
+        "Frames to 100 viewers beside 500 alerts a second to each of them: p99 ≤ 1.2 of that without.",
+        1.2, "alerts-on", "alerts-off", p99_ms,
+    ),
     _floor("json-1x50", 1.25),
     _floor("json-50x1", 2.0),
     _own("Idle connection", "An idle authenticated connection: ≤ 10 kB resident.", 10.0, "idle", idle_kb, "kB"),

@@ -15,6 +15,8 @@ FLOORS: Final = ("floor-uvloop", "floor-c")
 #: Who takes part where frames are binary.
 BINARY: Final = ("watchout", "bun", "bun-raw", "ws", "nchan", "floor-uvloop")
 OURS: Final = ("watchout",)
+#: One alert to many viewers: Bun passes on a frame of as many bytes.
+ALERTS: Final = ("watchout", "bun")
 #: TLS: in the process itself, and with a proxy before a watchout that speaks none.
 TLS: Final = ("watchout", "bun", "nginx", "haproxy", "caddy")
 #: The tree as it is, and one of its former revisions: `revision`.
@@ -29,7 +31,8 @@ FRAME_BYTES: Final = 40_000
 @dataclass(frozen=True, slots=True)
 class Point:
     """One load. `fps` is per stream; `slow_share` > 0 adds a viewer that reads at that share of the rate. `beside`:
-    cameras spread over all gateways, and each viewer is on the gateway of its camera.
+    cameras spread over all gateways, and each viewer is on the gateway of its camera. `alerts_per_s`: the ML side sends
+    so many alerts beside the frames, and all viewers take them.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Point:
     ml_fps: float = 0.0
     ml_hangs: bool = False
     tls: bool = False
+    alerts_per_s: float = 0.0
     warmup_s: float = 1.0
     duration_s: float = 2.5
     settle_s: float = 0.0
@@ -70,6 +74,7 @@ class Point:
             "idle": self.idle,
             "settle_s": self.settle_s,
             "beside": self.beside,
+            "alerts_per_s": self.alerts_per_s,
         }
 
 
@@ -120,6 +125,7 @@ def _sized(kilobytes: int, fps: float) -> Point:
 
 _FIFTY: Final = Point("", "50 cameras → 1 viewer each, 20 fps", OURS, streams=50, fps=20)
 _FAN_OUT: Final = Point("", "1 camera → 50 viewers, 100 fps", OURS, streams=1, viewers_per_stream=50, fps=100)
+_BESIDE: Final = Point("", "1 camera → 100 viewers, 15 fps", OURS, streams=1, viewers_per_stream=100, fps=_LOW_FPS)
 _TLS: Final = (
     Point("tls-1x10", "1 camera → 10 viewers, 100 fps, TLS", TLS, streams=1, viewers_per_stream=10, fps=100, tls=True),
     Point("tls-20x1", "20 cameras → 1 viewer each, 20 fps, TLS", TLS, streams=20, fps=20, tls=True),
@@ -178,6 +184,20 @@ POINTS: Final = (
         _FAN_OUT, name="slow-on", what=_FAN_OUT.what + ", and one that reads at a tenth of the rate", slow_share=0.1
     ),
     *_TLS,
+    Point(
+        "alert-1x5000",
+        "1 camera that raises 4 small alerts a second → 5000 viewers; Bun passes on frames of as many bytes",
+        ALERTS,
+        envelope="alert",
+        picture_bytes=60,
+        streams=1,
+        viewers_per_stream=5000,
+        fps=4,
+    ),
+    replace(_BESIDE, name="alerts-off"),
+    replace(
+        _BESIDE, name="alerts-on", what=_BESIDE.what + ", and 500 alerts a second of the ML side", alerts_per_s=500
+    ),
     Point("idle", "10000 authenticated connections", RELAYS, idle=10_000, settle_s=1.0, rounds_at_most=1),
 )
 
@@ -187,17 +207,22 @@ NAMES: Final = tuple(point.name for point in POINTS)
 COMPARED: Final = tuple(
     replace(point, systems=REVISIONS, rounds_at_most=max(2, point.rounds_at_most))
     for point in POINTS
-    if "bun" in point.systems and not point.tls
+    if "bun" in point.systems and not point.tls and point.envelope != "alert"
 )
 #: An even number: each revision runs first in half of the rounds.
 REVISION_ROUNDS: Final = 6
+
+
+#: Most viewers of a stream in a quick run.
+QUICK_VIEWERS: Final = 1000
 
 
 def quick(point: Point) -> Point:
     """The same point in a tenth of the time: good for a look, not for a figure."""
     if point.idle:
         return replace(point, idle=2000, what="2000 authenticated connections", settle_s=0.5)
-    return replace(point, warmup_s=0.4, duration_s=0.8)
+    viewers = min(QUICK_VIEWERS, point.viewers_per_stream)
+    return replace(point, warmup_s=0.4, duration_s=0.8, viewers_per_stream=viewers)
 
 
 #: What a turn takes besides its own times, in seconds: start and end of the system and of the load.

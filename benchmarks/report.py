@@ -17,6 +17,7 @@ import msgspec
 
 from benchmarks import figures
 from benchmarks.figures import (
+    ALERT_LOADS,
     FLOOR_C,
     FLOOR_UVLOOP,
     LOADS,
@@ -237,7 +238,7 @@ def _beside(runs: Runs, goal: Goal) -> tuple[str, str, str]:
 
 def _cpu(runs: Runs) -> str:
     rows = []
-    for point in (*LOADS, *MORE_LOADS):
+    for point in (*LOADS, *MORE_LOADS, *ALERT_LOADS):
         peer = runs.best(point, PEERS, figures.cpu_us)
         for system in runs.systems(point):
             against = None if peer in (None, system) else peer
@@ -291,7 +292,7 @@ def _latency(runs: Runs) -> str:
                   figures.load_cores)  # fmt: skip
     rows = [
         (POINTS[point], _shown(system), *(spread(runs.figure(point, system, quantity)) for quantity in quantities))
-        for point in (*LOADS, *MORE_LOADS)
+        for point in (*LOADS, *MORE_LOADS, *ALERT_LOADS)
         for system in runs.systems(point)
     ]
     head = ("load", "system", "p50 ", "p99 ", "p99.9 ", "max ", "load late, p99 ", "load's cores ")
@@ -378,7 +379,7 @@ def _tls(runs: Runs) -> str:
 def _pairs(runs: Runs) -> str:
     rows = []
     for group in (("ml-off", "ml-on", "ml-hangs"), ("one-gateway", "two-gateways", "two-hosts", "hosts-3"),
-                  ("slow-off", "slow-on"), ("streams-50", "streams-1000")):  # fmt: skip
+                  ("slow-off", "slow-on"), ("alerts-off", "alerts-on"), ("streams-50", "streams-1000")):  # fmt: skip
         for other, which in zip(("", *group), group, strict=False):
             if not runs.systems(which):
                 continue

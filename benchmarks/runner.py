@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import resource
+import secrets
 import shlex
 import shutil
 import signal
@@ -46,12 +47,32 @@ class Broken(Exception):
     """One run failed; the others go on."""
 
 
-async def measured(turn: Turn, running: Running, tls: TlsFiles | None = None) -> dict[str, Any]:
+def load_plan(point: Point, running: Running, authority: Path | None, service_token: str | None) -> dict[str, Any]:
+    """What the load is asked to do with a started system, as `load.model.Plan`.
+
+    Args:
+        point: What is measured.
+        running: The system; where it knows no alerts, frames of as many bytes stand for those of cameras.
+        authority: The file of the authority, where all connections are TLS; None: they are not.
+        service_token: The token of the ML side, where it sends alerts.
+    """
+    plan = {
+        **point.load(), "dialect": running.dialect, "ports": running.ports, "token": running.token,
+        "service_token": service_token,
+    }  # fmt: skip
+    if authority is not None:
+        plan["trust"] = str(authority)
+    if point.envelope == "alert" and not running.has_alerts:
+        plan["envelope"] = "like-alert"
+    return plan
+
+
+async def measured(
+    turn: Turn, running: Running, tls: TlsFiles | None = None, service_token: str | None = None
+) -> dict[str, Any]:
     """Put the load of a turn on a started system; the load's result and what the meters said. Raises `Broken`."""
     point = turn.point
-    plan = {**point.load(), "dialect": running.dialect, "ports": running.ports, "token": running.token}
-    if tls is not None:
-        plan["trust"] = str(tls.authority)
+    plan = load_plan(point, running, None if tls is None else tls.authority, service_token)
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.load",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -179,9 +200,10 @@ async def one(turn: Turn, of: Callable[[str], System] = system) -> dict[str, Any
         try:
             async with asyncio.timeout(TURN_SPARE_S + turn.point.duration_s), ml_sink(turn.point, work) as ml_url:
                 tls = make_files(work / "tls") if turn.point.tls else None
-                options = Options(turn.point.gateways, turn.point.hosts, ml_url, turn.point.ml_fps, tls)
+                service_token = secrets.token_hex(16) if turn.point.alerts_per_s else None
+                options = Options(turn.point.gateways, turn.point.hosts, ml_url, turn.point.ml_fps, tls, service_token)
                 async with measured_system.started(work, options=options) as running:
-                    found = await measured(turn, running, tls)
+                    found = await measured(turn, running, tls, service_token)
                     if ml_url is not None and not turn.point.ml_hangs:
                         found["ml_requests"] = await sink_requests(ml_url)
                     return {**base, **found, "settings": dict(running.settings or {})}

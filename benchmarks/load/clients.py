@@ -24,6 +24,7 @@ from benchmarks.clientwire import (
 )
 from benchmarks.load.frames import Corrupt, Messages
 from benchmarks.load.model import LoadFault, Plan, Slow
+from benchmarks.load.service_alerts import number_of
 
 HOST: Final = "127.0.0.1"
 #: Cameras whose socket takes no more than this leave frames out, and say so.
@@ -163,7 +164,9 @@ class Camera(Connection):
         match run.plan.dialect:
             case "watchout":
                 await self.join("/streams/register")
-                await self.tell(type="register", clientType="mobile", streamId=stream_id, produces=["video-frame"])
+                await self.tell(
+                    type="register", clientType="mobile", streamId=stream_id, produces=["video-frame", "alert"]
+                )
             case "nchan":
                 await self.open_websocket(f"/pub?id={stream_id}")
             case "raw":
@@ -194,7 +197,11 @@ class Viewer(Connection):
         self.stream = camera.stream
         self._newest = -1
         self._newest_id = 0
-        self._numbered = run.plan.dialect == "watchout"
+        #: Alerts have no `frameId`.
+        self._numbered = run.plan.dialect == "watchout" and run.plan.envelope != "alert"
+        self._has_alerts = run.plan.envelope == "alert" or run.plan.alerts_per_s > 0
+        #: Number of the newest alert of the ML side.
+        self.newest_alert = 0
 
     async def set_up(self) -> None:
         run, stream_id = self._run, self._run.messages.ids[self._camera.stream]
@@ -205,7 +212,7 @@ class Viewer(Connection):
                     type="subscribe",
                     clientType="dashboard",
                     streamId=stream_id,
-                    consumes=["video-frame"],
+                    consumes=["video-frame", "alert"] if self._has_alerts else ["video-frame"],
                     format=run.plan.format,
                 )
             case "nchan":
@@ -216,6 +223,11 @@ class Viewer(Connection):
     def message(self, opcode: int, begin: int, end: int) -> None:
         now = time.perf_counter()
         run, camera = self._run, self._camera
+        if run.plan.alerts_per_s and (number := number_of(self.inbox.buffer, begin, end)) is not None:
+            if number != self.newest_alert + 1:
+                run.failed(f"{self._what}: alert {number} came after alert {self.newest_alert}")
+            self.newest_alert = number
+            return
         if opcode in (TEXT, BINARY):
             try:
                 known = run.messages.known(self.inbox.buffer, begin, end, camera.stream, self._newest + 1)

@@ -28,19 +28,34 @@ class Envelope(msgspec.Struct):
     width: int = 0
     height: int = 0
     rotation: int = 0
+    severity: str = ""
+    message: str = ""
 
 
 _envelope = msgspec.json.Decoder(Envelope)
 _BINARY_HEAD: Final = struct.Struct(">BBBBIQBB")
 _BEFORE_DATA: Final = b'"data":"'
 #: What a camera writes before and after the picture, by `model.Envelope`.
-_HEADS: Final = {"spaces": b'{"type": "video-frame", "streamId": "%b", "data": "'}
+_ALERT_TEXT: Final = "a person at the door"
+#: A gateway gives an alert an id; a relay gives a frame a `frameId`, and its type is longer.
+_LIKE_ALERT_TEXT: Final = "a person stands at the door of the garden!"
+_HEADS: Final = {
+    "spaces": b'{"type": "video-frame", "streamId": "%b", "data": "',
+    "alert": b'{"type":"alert","streamId":"%b","severity":"low","message":"' + _ALERT_TEXT.encode() + b'","data":"',
+    "like-alert": (
+        b'{"type":"video-frame","streamId":"%b","severity":"low","message":"'
+        + _LIKE_ALERT_TEXT.encode()
+        + b'","data":"'
+    ),
+}
 _HEAD: Final = b'{"type":"video-frame","streamId":"%b","data":"'
 _TAILS: Final = {
     "spaces": b'", "timestamp": %d}',
     "fields": b'","timestamp":%d,"width":1280,"height":720,"rotation":90}',
 }
 _TAIL: Final = b'","timestamp":%d}'
+#: Severity and message, where there are any.
+_TEXTS: Final = {"alert": ("low", _ALERT_TEXT), "like-alert": ("low", _LIKE_ALERT_TEXT)}
 #: The data of a JSON frame begins within so many bytes.
 _ENVELOPE_BYTES: Final = 400
 
@@ -62,6 +77,8 @@ class Messages:
             raise LoadFault(f"the envelope {plan.envelope} is for JSON over WebSocket")
         self._fragments = plan.envelope == "fragments"
         self._fields = (1280, 720, 90) if plan.envelope == "fields" else (0, 0, 0)
+        self._type = "alert" if plan.envelope == "alert" else "video-frame"
+        self._text = _TEXTS.get(plan.envelope, ("", ""))
         self._tail_form = _TAILS.get(plan.envelope, _TAIL)
         self._base = base
         self._mask = mask
@@ -124,7 +141,8 @@ class Messages:
         except (msgspec.MsgspecError, UnicodeDecodeError) as e:
             raise Corrupt(f"around the data: {e}") from e
         fields = envelope.width, envelope.height, envelope.rotation
-        if envelope.type != "video-frame" or envelope.data or fields != self._fields:
+        text = envelope.severity, envelope.message
+        if envelope.type != self._type or envelope.data or fields != self._fields or text != self._text:
             raise Corrupt("around the data")
         return self._number(envelope.streamId, envelope.timestamp, k, stream), envelope.frameId
 

@@ -8,8 +8,9 @@ import msgspec
 
 #: How a camera writes a JSON frame: as `JSON.stringify`; as `json.dumps` of Python, with spaces; with three fields that
 #: the protocol does not name; with escaped slashes, as Swift, PHP and org.json write them; as `JSON.stringify` in two
-#: WebSocket fragments.
-Envelope = Literal["compact", "spaces", "fields", "slashes", "fragments"]
+#: WebSocket fragments; as an alert of the camera; as a frame that has as many bytes at the viewer as such an alert, for
+#: a server that knows no alerts.
+Envelope = Literal["compact", "spaces", "fields", "slashes", "fragments", "alert", "like-alert"]
 #: Lines on standard error at which the runner reads its meters.
 MARKS: Final = ("before", "start", "stop", "idle")
 #: The one cipher of all connections with TLS.
@@ -31,7 +32,8 @@ class Slow(msgspec.Struct, forbid_unknown_fields=True):
 class Plan(msgspec.Struct, forbid_unknown_fields=True):
     """One run. Cameras connect to `ports[0]`, viewers to `ports[-1]`; with `beside` the cameras spread over all ports,
     and the viewers of each connect where it does. `picture_bytes`: size of each picture; 0: as the JPEGs are.
-    `trust`: the file of the authority, where all connections are TLS.
+    `trust`: the file of the authority, where all connections are TLS. `alerts_per_s`: the ML side, which has
+    `service_token`, sends so many alerts of stream 0 beside the frames, and its viewers take them.
     """
 
     dialect: Literal["watchout", "nchan", "raw"]
@@ -50,6 +52,8 @@ class Plan(msgspec.Struct, forbid_unknown_fields=True):
     settle_s: float = 2.0
     beside: bool = False
     trust: str | None = None
+    alerts_per_s: float = 0.0
+    service_token: str | None = None
 
     def port_of(self, stream: int, *, publishes: bool) -> int:
         """Where the camera of a stream connects, or a viewer of it."""

@@ -12,7 +12,7 @@ import socket
 import struct
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from benchmarks.figures import percentile
 from benchmarks.load.clients import HOST, Camera, Idle, SlowViewer, Viewer
 from benchmarks.load.frames import Messages, pictures
 from benchmarks.load.model import CIPHER, LoadFault, Plan
+from benchmarks.load.service_alerts import ServiceAlerts
 from benchmarks.tls import client_context
 
 #: After the last frame was sent, what is still under way may take this long.
@@ -110,7 +111,12 @@ class Run:
             await _marked("idle", plan.settle_s)
         result: dict[str, Any] = {"connect_s": connect_s, "idle": plan.idle}
         if cameras:
-            result |= await self._ran(cameras, slow)
+            alerts = ServiceAlerts(plan, self.messages.ids[0]) if plan.alerts_per_s else None
+            async with _beside(alerts):
+                result |= await self._ran(cameras, slow)
+            if alerts is not None:
+                await self._all_alerts(alerts, [viewer for viewer in viewers if viewer.stream == 0])
+                result["alerts"] = alerts.sent
         self._ending = True
         for connection in (*cameras, *viewers, *slow, *idle):
             connection.transport.abort()
@@ -183,7 +189,7 @@ class Run:
                 turn += 1
                 now = time.perf_counter()
 
-        with _ticking(max(1 / rate, FINEST_TICK_S), wake):
+        with _ticking(max(1 / rate, FINEST_TICK_S), wake, first_s=start - time.perf_counter()):
             load_cpu_s = await done
         for task in slow_tasks:
             task.cancel()
@@ -210,6 +216,16 @@ class Run:
             "slow": self._slow_result(slow),
         }
 
+    async def _all_alerts(self, alerts: ServiceAlerts, viewers: Sequence[Viewer]) -> None:
+        """Wait until each of these viewers has all alerts, which `Viewer` has seen to come in order, without a gap."""
+        give_up = time.perf_counter() + GRACE_S
+        while late := [viewer for viewer in viewers if viewer.newest_alert < alerts.sent]:
+            if time.perf_counter() > give_up:
+                raise LoadFault(
+                    f"{len(late)} of {len(viewers)} viewers had not all {alerts.sent} alerts in {GRACE_S:g} s"
+                )
+            await asyncio.sleep(0.02)
+
     def _slow_result(self, slow: list[SlowViewer]) -> dict[str, Any] | None:
         if self.plan.slow is None:
             return None
@@ -221,16 +237,32 @@ class Run:
         }
 
 
+@contextlib.asynccontextmanager
+async def _beside(alerts: ServiceAlerts | None) -> AsyncIterator[None]:
+    """Send alerts meanwhile, if there are any. Raises `LoadFault` when one was not accepted."""
+    if alerts is None:
+        yield
+        return
+    sending = asyncio.create_task(alerts.send())
+    try:
+        yield
+        if sending.done():
+            sending.result()
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
 @contextlib.contextmanager
-def _ticking(every_s: float, call: Callable[[], None]) -> Iterator[None]:
-    """`call` about every so many seconds; loop timers would come on whole milliseconds only."""
+def _ticking(every_s: float, call: Callable[[], None], *, first_s: float) -> Iterator[None]:
+    """`call` in `first_s` seconds and then every so many; loop timers would come on whole milliseconds only."""
     libc = ctypes.CDLL(None, use_errno=True)
     fd = libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
     if fd < 0:
         raise LoadFault(f"timerfd_create: {os.strerror(ctypes.get_errno())}")
     try:
-        seconds, rest = divmod(round(every_s * 1e9), 10**9)
-        libc.timerfd_settime(fd, 0, struct.pack("@4l", seconds, rest, seconds, rest), None)
+        every_ns, first_ns = round(every_s * 1e9), max(1, round(first_s * 1e9))  # 0 would never come
+        libc.timerfd_settime(fd, 0, struct.pack("@4l", *divmod(every_ns, 10**9), *divmod(first_ns, 10**9)), None)
 
         def read() -> None:
             with contextlib.suppress(BlockingIOError):

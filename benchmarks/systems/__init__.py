@@ -54,7 +54,7 @@ class Options:
     """How a system is to be started. Only watchout knows more than one way.
 
     `hosts` > 1: each gateway has a home of its own, as on a host of its own; NATS joins them. `tls`: what clients
-    connect to speaks TLS with this certificate.
+    connect to speaks TLS with this certificate. `service_token`: what the ML side sends with its alerts.
     """
 
     gateways: int = 1
@@ -62,6 +62,7 @@ class Options:
     ml_url: str | None = None
     ml_fps: float = 2.0
     tls: TlsFiles | None = None
+    service_token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ class Running:
 
     Cameras connect to `ports[0]`, viewers to `ports[-1]`. `pids` are the processes whose CPU and memory count; their
     children are counted too. `token` is what the load sends as first message, `None` where nobody asks for one.
-    `settings` are those that differ from how the system is shipped; they are listed in the raw result.
+    `settings` are those that differ from how the system is shipped; they are listed in the raw result. `has_alerts`: it
+    knows alerts.
     """
 
     ports: tuple[int, ...]
@@ -78,6 +80,7 @@ class Running:
     dialect: Dialect
     token: str | None = None
     settings: Mapping[str, str] | None = None
+    has_alerts: bool = False
 
 
 class System(Protocol):

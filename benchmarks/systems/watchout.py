@@ -55,6 +55,8 @@ class Watchout:
             environ: dict[str, str | None] = {spec.env: None for _, spec, _ in table()}
             environ |= {"PORT": None, "HONCHO_PROCESS": None, "PYTHONDONTWRITEBYTECODE": None}
             environ |= {"WATCHOUT_HOME": str(home), "WATCHOUT_HOST": "127.0.0.1", **settings}
+            if options.service_token is not None:
+                environ["SERVICE_TOKEN"] = options.service_token
             trust = None
             if options.tls is not None:
                 environ |= {"TLS_CERT": str(options.tls.certificate), "TLS_KEY": str(options.tls.key)}
@@ -89,7 +91,8 @@ class Watchout:
             for port in ports:
                 await _healthy(port, trust)
             token = await _token(scripts / "watchout-ctl", work / "token", environ, cwd=home.parent)
-            yield Running(ports, (*(child.pid for _, child, _ in children), *others), "watchout", token, settings)
+            pids = (*(child.pid for _, child, _ in children), *others)
+            yield Running(ports, pids, "watchout", token, settings, has_alerts=True)
 
 
 @asynccontextmanager

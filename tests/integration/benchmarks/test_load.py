@@ -16,11 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.clientwire import masked
+from benchmarks.clientwire import TEXT, masked
 from benchmarks.load import run as load_run
+from benchmarks.load.clients import Camera, Viewer
 from benchmarks.load.frames import Corrupt, Messages, pictures
 from benchmarks.load.model import LoadFault, Plan, Slow
 from benchmarks.load.run import Run
+from benchmarks.load.service_alerts import BURST, ServiceAlerts, number_of
+from benchmarks.plan import Point, Turn
+from benchmarks.runner import one
 from benchmarks.systems import Missing, Options, system
 from tests.kit.ports import free_port
 from tests.kit.processes import REPOSITORY
@@ -103,6 +107,28 @@ def test_a_frame_that_lost_its_fields_is_corrupt() -> None:
     without = payload.replace(b',"height":720', b"")
     with pytest.raises(Corrupt):
         made.known(without, 0, len(without), 1, 4)
+
+
+def test_an_alert_is_known_again_and_what_stands_for_it_has_as_many_bytes_at_the_viewer() -> None:
+    made, stands = (messages("watchout", "json", envelope=envelope) for envelope in ("alert", "like-alert"))
+    wire = b"".join(made.pieces(1, 4))
+    said = msgspec.json.decode(masked(wire[8:], MASK))
+    assert (said["type"], said["severity"], said["timestamp"]) == ("alert", "low", BASE + 4)
+    # As a gateway passes it on.
+    named = bytearray(msgspec.json.encode({"type": "alert", "id": 32 * "a", **said}))
+    assert made.known(named, 0, len(named), 1, 4) == (4, 0)
+    frame = relayed(stands, 1, 4, 7, "json")
+    assert stands.known(frame, 0, len(frame), 1, 4) == (4, 7)
+    assert len(frame) == len(named)
+    for wrong in (
+        named.replace(b"low", b"mid"),
+        named.replace(b"person", b"parcel"),
+        named.replace(b"alert", b"other"),
+    ):
+        with pytest.raises(Corrupt):
+            made.known(wrong, 0, len(wrong), 1, 4)
+    with pytest.raises(Corrupt):
+        stands.known(named, 0, len(named), 1, 4)
 
 
 @pytest.mark.parametrize(("dialect", "form"), [("raw", "json"), ("watchout", "binary")])
@@ -263,6 +289,12 @@ async def test_an_honest_relay_delivers_everything():
     assert result["measured_s"] > 0
 
 
+async def test_the_first_frame_waits_for_its_time_and_not_for_a_whole_interval() -> None:
+    sent = asyncio.Event()
+    with load_run._ticking(3600.0, sent.set, first_s=0.01):
+        await asyncio.wait_for(sent.wait(), 30)
+
+
 async def test_frames_that_do_not_come_are_missing():
     async with relay(lambda n, message: [message] if n % 2 else []) as port:
         result = await ran(small(port))
@@ -414,7 +446,90 @@ async def test_no_run_can_take_more_files_than_there_are(monkeypatch):
         await ran(Plan(dialect="nchan", ports=(1,), idle=5000))
 
 
+# Alerts of the ML side
+
+
+WITH_ALERTS = Plan(dialect="watchout", ports=(1,), streams=1, alerts_per_s=4000.0, service_token="secret")
+
+
+def test_alerts_come_in_order_and_without_a_gap_or_end_the_run() -> None:
+    run = Run(WITH_ALERTS)
+    faults: list[str] = []
+    run.failed = faults.append  # type: ignore[method-assign]
+    viewer = Viewer(run, Camera(run, 0), 4096)
+
+    def come(said: bytes) -> None:
+        viewer.inbox.buffer[: len(said)] = said
+        viewer.message(TEXT, 0, len(said))
+
+    for number in (1, 2, 4, 4):
+        come(b'{"type":"alert","id":"a","metadata":{"number":%d}}' % number)
+    assert faults == ["viewer of 0: alert 4 came after alert 2", "viewer of 0: alert 4 came after alert 4"]
+    assert number_of(bytearray(b'{"type":"alert","message":"of somebody else"}'), 0, 45) is None
+    assert number_of(bytearray(b'{"type":"status","number":5}'), 0, 28) is None
+
+
+@pytest.mark.parametrize(
+    ("response", "said"),
+    [
+        (b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 4\r\n\r\nslow", "429 slow"),
+        (b"", "0 bytes read"),
+    ],
+)
+async def test_alerts_that_are_not_accepted_end_the_run_with_a_sentence(response: bytes, said: str) -> None:
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(head + await reader.readexactly(int(head.partition(b"Content-Length: ")[2])))
+        writer.write(response if len(asked) > 1 else b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{}")
+        if len(asked) > 1:
+            writer.close()
+        else:
+            await serve(reader, writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    plan = msgspec.structs.replace(WITH_ALERTS, ports=(server.sockets[0].getsockname()[1],))
+    alerts = ServiceAlerts(plan, "cam-00000")
+    with pytest.raises(LoadFault, match=said):
+        await asyncio.wait_for(alerts.send(), 30)
+    server.close()
+    numbers = [each["metadata"]["number"] for body in asked for each in json.loads(body.partition(b"\r\n\r\n")[2])]
+    assert numbers == list(range(1, 2 * BURST + 1))
+    assert asked[0].startswith(b"POST /alerts HTTP/1.1\r\n")
+    assert b"Authorization: Bearer secret\r\n" in asked[0]
+
+
+async def test_alerts_that_a_viewer_did_not_get_end_the_run_with_a_sentence(monkeypatch) -> None:
+    monkeypatch.setattr(load_run, "GRACE_S", 0.05)
+    run, alerts = Run(WITH_ALERTS), ServiceAlerts(WITH_ALERTS, "cam-00000")
+    camera = Camera(run, 0)
+    viewers = [Viewer(run, camera, 4096), Viewer(run, camera, 4096)]
+    alerts.sent = viewers[0].newest_alert = viewers[1].newest_alert = 40
+    await run._all_alerts(alerts, viewers)
+    viewers[1].newest_alert = 39
+    with pytest.raises(LoadFault, match="1 of 2 viewers had not all 40 alerts"):
+        await run._all_alerts(alerts, viewers)
+
+
+def test_alerts_without_a_token_are_refused() -> None:
+    with pytest.raises(LoadFault, match="token of the ML side"):
+        ServiceAlerts(msgspec.structs.replace(WITH_ALERTS, service_token=None), "cam-00000")
+
+
 # The whole
+
+
+@pytest.mark.e2e
+async def test_a_run_with_alerts_of_a_camera_and_of_the_ml_side_delivers_all() -> None:
+    point = Point(
+        "alerts", "", ("watchout",), envelope="alert", picture_bytes=60, streams=1, viewers_per_stream=5, fps=10,
+        alerts_per_s=400, warmup_s=0.2, duration_s=0.5,
+    )  # fmt: skip
+    run = await one(Turn(1, point, "watchout"))
+    load = run["load"]
+    assert (load["sent"], load["delivered"], load["corrupt"], load["reordered"]) == (5, 25, 0, 0), load
+    assert load["alerts"] >= BURST
 
 
 @pytest.mark.e2e

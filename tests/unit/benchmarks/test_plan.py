@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,7 +14,8 @@ from benchmarks.__main__ import spread
 from benchmarks.load.model import Plan
 from benchmarks.plan import COMPARED, NAMES, POINTS, REVISION_ROUNDS, REVISIONS, ROUNDS, Selection, Turn, quick
 from benchmarks.repeats import REPEAT_UNTIL_S
-from benchmarks.systems import ALL
+from benchmarks.runner import load_plan
+from benchmarks.systems import ALL, Running
 
 
 def order(selection: Selection) -> list[tuple[int, str, str]]:
@@ -45,6 +48,7 @@ def test_every_other_round_is_the_one_before_backwards():
         ("one-gateway", "two-gateways"),
         ("streams-50", "streams-1000"),
         ("slow-off", "slow-on"),
+        ("alerts-off", "alerts-on"),
     ],
 )
 def test_points_that_are_compared_run_one_after_the_other(pair):
@@ -100,12 +104,40 @@ def test_each_system_runs_first_in_half_of_the_rounds():
 
 
 def test_cameras_write_their_json_in_each_form_where_it_matters():
-    assert {(p.envelope, p.streams, p.viewers_per_stream) for p in POINTS if p.envelope != "compact"} == {
+    assert {
+        (p.envelope, p.streams, p.viewers_per_stream) for p in POINTS if p.envelope not in ("compact", "alert")
+    } == {
         *((form, *shape) for form in ("spaces", "fields", "slashes") for shape in ((1, 50), (50, 1))),
         ("fragments", 50, 1),
     }
-    assert {p.picture_bytes for p in POINTS} == {0, 8000, 200_000}
-    assert {(p.streams, p.viewers_per_stream) for p in POINTS if p.fps == 15} == {(1, 50), (1, 10), (50, 1)}
+    frames = [p for p in POINTS if p.envelope != "alert"]
+    assert {p.picture_bytes for p in frames} == {0, 8000, 200_000}
+    low = {(p.streams, p.viewers_per_stream) for p in frames if p.fps == 15 and not p.name.startswith("alerts-")}
+    assert low == {(1, 50), (1, 10), (50, 1)}
+
+
+def test_alerts_to_many_viewers_are_beside_bun_and_frames_beside_alerts_are_beside_frames_without() -> None:
+    points = {point.name: point for point in POINTS}
+    (many,) = (point for point in POINTS if point.envelope == "alert")
+    assert (many.streams, many.viewers_per_stream, many.systems) == (1, 5000, ("watchout", "bun"))
+    assert (many.fps * many.duration_s >= 8, quick(many).viewers_per_stream) == (True, 1000)
+    without, beside = points["alerts-off"], points["alerts-on"]
+    assert (without.alerts_per_s, beside.alerts_per_s, beside.viewers_per_stream) == (0, 500, 100)
+    assert replace(beside, name=without.name, what=without.what, alerts_per_s=0) == without
+
+
+def test_a_server_that_knows_no_alerts_gets_frames_in_place_of_those_of_cameras() -> None:
+    points = {point.name: point for point in POINTS}
+    of = {
+        has_alerts: load_plan(
+            points["alert-1x5000"], Running((1,), (2,), "watchout", has_alerts=has_alerts), None, None
+        )
+        for has_alerts in (True, False)
+    }
+    assert [of[has_alerts]["envelope"] for has_alerts in (True, False)] == ["alert", "like-alert"]
+    assert of[True] | {"envelope": ""} == of[False] | {"envelope": ""}
+    plain = load_plan(points["json-1x50"], Running((1,), (2,), "watchout"), Path("/authority.pem"), "secret")
+    assert (plain["envelope"], plain["trust"], plain["service_token"]) == ("compact", "/authority.pem", "secret")
 
 
 def test_an_option_takes_all_the_names_behind_it():
