@@ -275,8 +275,8 @@ def _is_cancelled() -> bool:
 class Alarm:
     """A timer that runs `work` once at a time that can be changed, also by the work itself.
 
-    An exception is logged and counted under `name`; unless the work has set the next time, it then runs again after
-    `ALARM_AGAIN_S`.
+    An exception is logged and counted under `name`; the work then runs again after `ALARM_AGAIN_S` at the latest. A
+    time that is put off costs nothing: the timer of the loop stays, and is set anew when it ends.
     """
 
     def __init__(self, work: Callable[[], None], name: str) -> None:
@@ -284,27 +284,60 @@ class Alarm:
         self._work = work
         self._name = name
         self._timer: asyncio.TimerHandle | None = None
+        #: When the work is to run, and when the timer ends: then, or before.
+        self._at = self._ends_at = 0.0
+        self._soon: asyncio.Handle | None = None
 
     def set(self, at: float | None) -> None:
         """Run the work at this time of the loop's clock, in place of the time before; None: not at all."""
-        self.cancel()
-        if at is not None:
-            self._timer = self._supervisor.loop.call_at(at, self._ring)
+        if at is None:
+            self._cancel_timer()
+            return
+        self._at = at
+        if self._timer is None or at < self._ends_at:
+            self._cancel_timer()
+            self._begin()
+
+    def soon(self) -> None:
+        """Run the work once at the end of this turn of the loop, besides the time that is set."""
+        if self._soon is None:
+            self._soon = self._supervisor.loop.call_soon(self._run_soon)
 
     def cancel(self) -> None:
         """Do not run the work."""
+        self._cancel_timer()
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
+    def _begin(self) -> None:
+        self._ends_at = self._at
+        self._timer = self._supervisor.loop.call_at(self._at, self._ring)
+
     def _ring(self) -> None:
         self._timer = None
+        if self._at > self._ends_at:  # it was put off
+            self._begin()
+        else:
+            self._run()
+
+    def _run_soon(self) -> None:
+        self._soon = None
+        self._run()
+
+    def _run(self) -> None:
         try:
             self._work()
         except Exception as error:
             self._supervisor.failed(self._name, error)
-            if self._timer is None:
-                self.set(self._supervisor.loop.time() + ALARM_AGAIN_S)
+            again_at = self._supervisor.loop.time() + ALARM_AGAIN_S
+            if self._timer is None or again_at < self._at:
+                self.set(again_at)
 
 
 #: The supervisor of the loop that ran last: a process has one loop.

@@ -140,7 +140,7 @@ class Dispatcher:
         if self._closed:
             return
         try:
-            received = decode_frame(bytes(data))
+            received = decode_frame(data)  # `from_bus` copies what the frame keeps
             frame = Frame.from_bus(received, for_viewers=False)
         except BusError:
             self.bad_messages += 1
@@ -163,7 +163,7 @@ class Dispatcher:
         order = (frame.term, frame.frame_id)
         came_at = self._standstill.came_at(now)
         self._scheduler.offer(frame.stream_id, order, frame, size, now, came_at=came_at, kind=frame.kind)
-        self._run_commands()
+        self._alarm.soon()  # once for all frames that were read together
 
     def update_metrics(self) -> None:
         """Write the values of the scheduler, the endpoints and the coverage into the metrics."""
@@ -305,7 +305,7 @@ class Dispatcher:
                     self._metrics.count(metric_names.ML_RESULTS_STALE)
                 if values:
                     self._on_alerts(values, command.frame, age_ms=max(0, round(age_s * 1000)))
-        self._run_commands()
+        self._alarm.soon()
 
     async def _analyse(self, command: SendFrame[Frame]) -> list[object]:
         """Send a frame to its endpoint, and record the request if it is traced."""

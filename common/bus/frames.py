@@ -138,7 +138,7 @@ class FrameHead(msgspec.Struct, frozen=True, gc=False):
     stamp: bytes = b""
 
 
-def read_frame_head(data: bytes) -> FrameHead:
+def read_frame_head(data: bytes | memoryview) -> FrameHead:
     """Decode the header of a frame.
 
     Args:
@@ -160,7 +160,7 @@ def read_frame_head(data: bytes) -> FrameHead:
     known = BY_NUMBER if form in _NAMED_CODEC else BY_VALUE
     if form > FORM_BINARY_MESSAGE or codec not in known:
         raise BusError(f"frame with form {form} and codec {codec}, expected 0–{FORM_BINARY_MESSAGE} and 0–{max(known)}")
-    name = data[at : at + length]
+    name = bytes(data[at : at + length])
     if not length or len(name) < length or not name.isascii():
         raise BusError(f"frame with a stream id of {len(name)} bytes, expected {length or 'some'} in ASCII")
     to, stamp = (EVERYBODY, to) if is_stamp(to) else (to, b"")
@@ -172,7 +172,7 @@ def codec_on_bus(head: bytes | memoryview) -> Codec | None:
     return BY_VALUE.get(head[3]) if len(head) >= _FRAME.size and head[0] == FRAME_MAGIC else None
 
 
-def decode_frame(data: bytes) -> BusFrame:
+def decode_frame(data: bytes | memoryview) -> BusFrame:
     """Decode a frame.
 
     Args:
@@ -191,7 +191,7 @@ def decode_frame(data: bytes) -> BusFrame:
         begin = at + _FIELDS_SIZE.size
         if len(data) < begin or len(data) < (at := begin + _FIELDS_SIZE.unpack_from(data, at)[0]):
             raise BusError(f"frame of {len(data)} bytes ends within the publisher's other fields")
-        more = data[begin:at]
+        more = bytes(data[begin:at])
     data_at = more_bytes = 0
     if head.form > FORM_JSON_FIELDS:
         at += _PLACES.size
@@ -206,7 +206,7 @@ def decode_frame(data: bytes) -> BusFrame:
     )  # fmt: skip
 
 
-def _check_message(data: bytes, at: int, form: int, data_at: int, more_bytes: int) -> None:
+def _check_message(data: bytes | memoryview, at: int, form: int, data_at: int, more_bytes: int) -> None:
     """Check that `data` is one whole WebSocket message from `at` on, with its parts where the frame says.
 
     A viewer gets it as it is: one byte more or less, and the viewer would lose its connection. Raises `BusError`.
@@ -220,7 +220,7 @@ def _check_message(data: bytes, at: int, form: int, data_at: int, more_bytes: in
     if head[:1] != opcode or short > _SIZE_64 or begin + stated != size:
         raise BusError(f"frame whose message of {size} bytes begins with {head.hex(' ')}, expected a whole message")
     if form == FORM_JSON_MESSAGE:
-        in_place = data[at + data_at - 8 : at + data_at + 1] == b',"data":"' and data.endswith(b'"}')
+        in_place = data[at + data_at - 8 : at + data_at + 1] == b',"data":"' and data[-2:] == b'"}'
         if not in_place or not begin <= data_at - 8 - more_bytes or data_at > size - 3:
             raise BusError(f"frame whose message has no data at {data_at}")
     elif not begin < data_at < size:

@@ -73,12 +73,24 @@ class FrameFault(ValueError):
     """
 
 
-def decode_text(token: bytes) -> bytes:
+def decode_text(token: bytes | memoryview) -> bytes:
     """Decode base64 in a JSON string token (quotes included), with or without a ``data:`` prefix.
 
     Accepts base64 with or without padding, in either alphabet of RFC 4648, with white space (MIME), and percent-encoded
     after a ``data:`` prefix. Raises `FrameFault` for anything else, and when there are no bytes.
     """
+    text: bytes | memoryview = memoryview(token)[1:-1]
+    try:
+        picture = pybase64.b64decode(text, validate=True)  # without a copy of the text: what cameras send
+    except ValueError:
+        picture = _decode_unusual(bytes(token))
+    if not picture:
+        raise FrameFault("data is empty, expected an encoded picture")
+    return picture
+
+
+def _decode_unusual(token: bytes) -> bytes:
+    """Decode base64 in a JSON string token in any form that is accepted. Raises `FrameFault`."""
     text = token[1:-1]
     if b"\\" in text:
         try:
@@ -87,12 +99,9 @@ def decode_text(token: bytes) -> bytes:
             raise FrameFault("data is not base64: it holds what no text in UTF-8 does") from None
     text = _without_prefix(text)
     try:
-        picture = pybase64.b64decode(text, validate=True)
+        return pybase64.b64decode(text, validate=True)
     except ValueError:
-        picture = _decode_loosely(text)
-    if not picture:
-        raise FrameFault("data is empty, expected an encoded picture")
-    return picture
+        return _decode_loosely(text)
 
 
 def _without_prefix(text: bytes) -> bytes:
@@ -305,11 +314,13 @@ class Frame:
         """
         picture = self.picture
         if self._sent_as_text:
-            token = bytes(self.text)
+            holder, begin, end = self.held_text()
+            begin, end = begin + 1, end - 1
             # A prefix, an escape or white space would make it longer, no padding shorter; it was decoded, so it is
             # base64, of one alphabet or the other.
-            if len(token) - 2 == (len(picture) + 2) // 3 * 4 and b"-" not in token and b"_" not in token:
-                return memoryview(token)[1:-1]
+            is_as_long = end - begin == (len(picture) + 2) // 3 * 4
+            if is_as_long and holder.find(b"-", begin, end) < 0 and holder.find(b"_", begin, end) < 0:
+                return memoryview(holder)[begin:end]
         return pybase64.b64encode(picture)
 
     @property
@@ -437,7 +448,7 @@ class Frame:
             holder, begin, end = self.held_text()
             return sniff_base64(holder, payload_at(holder, begin + 1), end - 1)
         try:
-            return sniff(decode_text(bytes(self.text)))  # not kept: few receivers ask for it
+            return sniff(decode_text(self.text))  # not kept: few receivers ask for it
         except FrameFault as fault:
             self._fault = str(fault)
             return Codec.OPAQUE
@@ -445,7 +456,7 @@ class Frame:
     def _payload(self) -> bytes:
         """Return the decoded payload, picture or not. Raises `FrameFault` for a text that cannot be decoded."""
         if self._picture is None:
-            self._picture = decode_text(bytes(self.text)) if self._sent_as_text else bytes(self._sent_picture())
+            self._picture = decode_text(self.text) if self._sent_as_text else bytes(self._sent_picture())
         return self._picture
 
     def _sent_picture(self) -> bytes | memoryview:

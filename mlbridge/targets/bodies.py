@@ -17,22 +17,27 @@ from watchout.common.tracing.context import TRACEPARENT
 _packer: Final = msgspec.msgpack.Encoder()
 
 
-def json_body(frame: Frame) -> bytes:
-    """Return one frame as a JSON object, its picture in base64.
+def json_parts(frame: Frame) -> tuple[bytes, bytes | memoryview, bytes]:
+    """Return one frame as a JSON object, its picture in base64: three parts, which in sequence are the object.
+
+    The base64 is that of the publisher where it is usable, and is not copied.
 
     Raises:
         watchout.common.media.frames.FrameFault: the frame holds no picture.
     """
     # A stream id has no character that JSON would escape.
     trace = traceparent_of(frame)
-    return b"".join(
-        (
-            b'{"streamId":"%b","frame":"' % frame.stream_id.encode("ascii"),
-            frame.base64,
-            b'","timestamp":%d,"frameId":%d' % (frame.timestamp, frame.frame_id),
-            b',"traceparent":"%b"}' % trace.encode("ascii") if trace else b"}",
-        )
+    end = b',"traceparent":"%b"}' % trace.encode("ascii") if trace else b"}"
+    return (
+        b'{"streamId":"%b","frame":"' % frame.stream_id.encode("ascii"),
+        frame.base64,
+        b'","timestamp":%d,"frameId":%d%b' % (frame.timestamp, frame.frame_id, end),
     )
+
+
+def json_body(frame: Frame) -> bytes:
+    """Return `json_parts` as one text. Raises as it does."""
+    return b"".join(json_parts(frame))
 
 
 def json_batch(frames: Sequence[Frame]) -> bytes:

@@ -31,7 +31,7 @@ from watchout.mlbridge.targets.bodies import (
     content_type_line,
     frame_lines,
     json_batch,
-    json_body,
+    json_parts,
     multipart_batch,
     trace_lines,
 )
@@ -142,11 +142,11 @@ class HttpTarget:
             return await self._batcher.analyse(frame, alone=isolated)
         if self._wants(frame.codec.content_type):
             try:
-                return read_result(await self._post(frame.picture, frame_lines(frame)))
+                return read_result(await self._post((frame.picture,), frame_lines(frame)))
             except TargetFailure as failure:
                 if not self._wants_json_after(failure):
                     raise
-        return read_result(await self._post(json_body(frame), JSON_LINE + trace_lines(frame)))
+        return read_result(await self._post(json_parts(frame), JSON_LINE + trace_lines(frame)))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -193,17 +193,17 @@ class HttpTarget:
         if self._wants(MULTIPART):
             lines = content_type_line(f'{MULTIPART}; boundary="{self._boundary}"')
             try:
-                return await self._post(multipart_batch(frames, self._boundary), lines)
+                return await self._post((multipart_batch(frames, self._boundary),), lines)
             except TargetFailure as failure:
                 if not self._wants_json_after(failure):
                     raise
-        return await self._post(json_batch(frames), JSON_LINE)
+        return await self._post((json_batch(frames),), JSON_LINE)
 
-    async def _post(self, body: bytes, lines: bytes) -> object:
-        """Post a body and return the decoded response, or `Undecodable`. Raises `TargetFailure`."""
+    async def _post(self, body: Sequence[bytes | memoryview], lines: bytes) -> object:
+        """Post a body, given in parts, and return the decoded response, or `Undecodable`. Raises `TargetFailure`."""
         assert self._http is not None, "open comes first"
         try:
-            response = await self._http.post(body, lines)
+            response = await self._http.post(*body, headers=lines)
         except BodyTooLarge as exc:
             raise TargetFailure(str(exc), blame=Blame.UNSURE) from None
         except TimeoutError:

@@ -127,11 +127,11 @@ class HttpConnections:
         self._watches_deadlines = self._watches_idle = False
         self._closed = False
 
-    async def post(self, body: bytes, headers: bytes = b"") -> HttpResponse:
+    async def post(self, *body: bytes | memoryview, headers: bytes = b"") -> HttpResponse:
         """Post a body and return the response.
 
         Args:
-            body: the body.
+            *body: the body, in parts that are not joined.
             headers: further header lines of this request, each with its line end.
 
         Raises:
@@ -159,7 +159,8 @@ class HttpConnections:
         if not self._watches_deadlines:
             self._watch_deadlines(deadline)
         transport = connection.transport
-        transport.writelines((b"%b%bContent-Length: %d\r\n\r\n" % (self._head, headers, len(body)), body))
+        length = sum(map(len, body))
+        transport.writelines((b"%b%bContent-Length: %d\r\n\r\n" % (self._head, headers, length), *body))
         try:
             return await answer
         finally:

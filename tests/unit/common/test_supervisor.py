@@ -225,6 +225,66 @@ async def test_an_alarm_whose_work_fails_before_it_sets_the_next_one_rings_again
 
 
 @in_virtual_time
+async def test_an_alarm_rings_at_the_time_that_was_set_last_later_or_earlier(loop: VirtualLoop) -> None:
+    rang: list[float] = []
+    alarm = Alarm(lambda: rang.append(loop.now - 1000), "alarm")
+    alarm.set(loop.now + 2)
+    for put_off in range(3, 8):
+        alarm.set(loop.now + put_off)
+    await asyncio.sleep(6.5)
+    assert rang == []
+    await asyncio.sleep(3.5)
+    assert rang == pytest.approx([7])
+    alarm.set(loop.now + 2)
+    alarm.set(loop.now + 9)
+    alarm.set(loop.now + 1)
+    await asyncio.sleep(20)
+    assert rang == pytest.approx([7, 11])
+    alarm.set(loop.now + 1)
+    alarm.set(loop.now + 5)
+    alarm.set(None)
+    await asyncio.sleep(20)
+    assert len(rang) == 2
+
+
+@in_virtual_time
+async def test_an_alarm_that_is_to_ring_soon_rings_once_and_at_its_time_too(loop: VirtualLoop) -> None:
+    rang: list[float] = []
+    alarm = Alarm(lambda: rang.append(loop.now - 1000), "alarm")
+    alarm.set(loop.now + 3)
+    for _ in range(3):
+        alarm.soon()
+    assert rang == []
+    await asyncio.sleep(1)
+    assert rang == pytest.approx([0])
+    await asyncio.sleep(5)
+    assert rang == pytest.approx([0, 3])
+    alarm.soon()
+    alarm.cancel()
+    await asyncio.sleep(1)
+    assert len(rang) == 2
+    alarm.soon()
+    await asyncio.sleep(1)
+    assert len(rang) == 3
+
+
+@in_virtual_time
+async def test_an_alarm_whose_work_fails_soon_does_not_wait_for_a_late_time(loop: VirtualLoop) -> None:
+    rang: list[float] = []
+
+    def work() -> None:
+        rang.append(loop.now - 1000)
+        if len(rang) == 1:
+            no()
+
+    alarm = Alarm(work, "alarm")
+    alarm.set(loop.now + 100)
+    alarm.soon()
+    await asyncio.sleep(50)
+    assert rang == pytest.approx([0, ALARM_AGAIN_S])
+
+
+@in_virtual_time
 async def test_a_failure_is_logged_once_a_minute_with_the_count_of_the_others(loop: VirtualLoop) -> None:
     with structlog.testing.capture_logs() as said:
         periodic = supervisor.current().every(1.0, no, "tick")

@@ -84,7 +84,7 @@ async def client(service: Service, *, connections: int = 2, timeout_s: float = 6
 async def test_a_request_is_what_was_asked_for_and_its_connection_is_used_again(service: Service) -> None:
     async with client(service) as http:
         for _ in range(3):
-            response = await http.post(b"body", b"A: b\r\n")
+            response = await http.post(b"bo", memoryview(b"dy"), headers=b"A: b\r\n")
             assert (response.status, response.body) == (200, b"{}")
     expected = (
         f"POST /analyze HTTP/1.1\r\nHost: 127.0.0.1:{service.port}\r\nX: y\r\nA: b\r\nContent-Length: 4\r\n\r\nbody"
