@@ -12,7 +12,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from watchout.common.bus.frames import EVERYBODY, FORM_JSON_TEXT, FORM_PICTURE, BusFrame, decode_frame
+from watchout.common.bus.frames import (
+    EVERYBODY,
+    FORM_BINARY_MESSAGE,
+    FORM_JSON_FIELDS,
+    FORM_JSON_MESSAGE,
+    FORM_JSON_TEXT,
+    FORM_PICTURE,
+    BusFrame,
+    decode_frame,
+)
+from watchout.common.errors import BusError
 from watchout.common.media import frames
 from watchout.common.media.codecs import BY_NUMBER, Codec, sniff
 from watchout.common.media.frames import BinaryFrame, Frame, FrameFault, decode_text, parse_binary
@@ -439,3 +449,43 @@ def test_a_binary_frame_changed_and_cut_is_a_frame_or_a_fault(
     except FrameFault:
         return
     assert got.picture
+
+
+def _bus_forms() -> list[bytes]:
+    """One encoded frame in each form that crosses the bus."""
+    picture = b"\xff\xd8\xff" + bytes(300)
+    text = b'"' + base64.b64encode(picture) + b'"'
+    body = b'{"type":"video-frame","streamId":"c","frameId":1,"timestamp":2,"width":9,"data":' + text + b"}"
+    message = b"\x81\x7e" + len(body).to_bytes(2, "big") + body
+    binary = b"\x82\x7e" + (len(picture) + 20).to_bytes(2, "big") + bytes(20) + picture
+    jpeg, at = Codec.JPEG.value, len(message) - 1 - len(text)
+    return [
+        BusFrame("c", 1, 1, 2, FORM_JSON_TEXT, jpeg, text).encode(),
+        BusFrame("c", 1, 1, 2, FORM_PICTURE, Codec.JPEG.number, picture).encode(),
+        BusFrame("c", 1, 1, 2, FORM_JSON_FIELDS, jpeg, text, more=b',"width":9').encode(),
+        BusFrame("c", 1, 1, 2, FORM_JSON_MESSAGE, jpeg, message, data_at=at, more_bytes=10).encode(),
+        BusFrame("c", 1, 1, 2, FORM_BINARY_MESSAGE, Codec.JPEG.number, binary, data_at=24).encode(),
+    ]
+
+
+@pytest.mark.parametrize("data", _bus_forms())
+def test_a_frame_that_was_read_from_a_buffer_outlives_what_the_buffer_held(data: bytes) -> None:
+    expected = Frame.from_bus(decode_frame(data), for_viewers=False)
+    buffer = bytearray(b"..") + data + b".."
+    frame = Frame.from_bus(decode_frame(memoryview(buffer)[2:-2]), for_viewers=False)
+    buffer[:] = bytes(len(buffer))
+    assert frame.picture == expected.picture == b"\xff\xd8\xff" + bytes(300)
+    assert bytes(frame.base64) == base64.b64encode(expected.picture)
+    assert (frame.stream_id, frame.more) == (expected.stream_id, expected.more)
+
+
+@pytest.mark.parametrize("data", _bus_forms())
+def test_a_damaged_frame_is_refused_in_a_buffer_as_in_bytes(data: bytes) -> None:
+    for cut in (*range(70), len(data) - 1):
+        found: list[str] = []
+        for form in (data[:cut], memoryview(bytearray(data[:cut]))):
+            try:
+                found.append(repr(decode_frame(form).frame_id))
+            except BusError as error:
+                found.append(str(error))
+        assert found[0] == found[1]
