@@ -6,7 +6,10 @@ Own code and not a library's: a response costs a bridge more than its frame does
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 from watchout.common.toolbox.http_bounds import BodyTooLarge
@@ -15,6 +18,9 @@ from watchout.common.toolbox.http_bounds import BodyTooLarge
 MAX_HEAD_BYTES: Final = 32 << 10
 #: Most digits of a ``Content-Length``.
 MAX_LENGTH_DIGITS: Final = 15
+#: Longest head that is remembered, in bytes, and how many are: a service answers with the same one again and again.
+MAX_REMEMBERED_BYTES: Final = 1 << 10
+REMEMBERED: Final = 64
 #: Characters of an unusable line that error texts show.
 MAX_SHOWN: Final = 60
 #: Statuses whose response never has a body (RFC 9110 sections 15.3.5 and 15.4.5).
@@ -48,7 +54,7 @@ class HttpResponse:
     """
 
     status: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: bytes
     is_last: bool
 
@@ -66,7 +72,7 @@ class ResponseReader:
         self._max_bytes = max_body_bytes
         self._came = bytearray()
         #: Status, headers, and whether the connection ends with this response; None: not read yet.
-        self._head: tuple[int, dict[str, str], bool] | None = None
+        self._head: tuple[int, Mapping[str, str], bool] | None = None
         self._body = bytearray()
         self._chunked = False
         #: Bytes of the body that are to come; None: until the connection ends.
@@ -131,24 +137,16 @@ class ResponseReader:
             raise BadResponse(f"its answer has over {MAX_HEAD_BYTES} bytes before the body")
         if end is None:
             return False
-        first, _, lines = bytes(came[: end.start()]).partition(b"\n")
-        line = _STATUS_LINE.fullmatch(first)
-        if line is None:
-            raise BadResponse(f"its answer begins with {_shown(first)}, expected HTTP/1.1 and a status")
-        version, status = line[1], int(line[2])
-        if status == 101:
-            raise BadResponse("it answered with status 101 and another protocol, expected HTTP/1.1")
+        head = bytes(came[: end.start()])
+        status, headers, is_last = _remembered(head) if len(head) <= MAX_REMEMBERED_BYTES else _decode_head(head)
         del came[: end.end()]
-        headers = _headers(lines)
         if status < 200:
             return True
-        last = "close" if version == b"1" else "keep-alive"
-        has_word = last in headers.get("connection", "").lower().replace(" ", "").split(",")
-        self._head = status, headers, has_word is (version == b"1")
+        self._head = status, headers, is_last
         self._frame_body(status, headers)
         return True
 
-    def _frame_body(self, status: int, headers: dict[str, str]) -> None:
+    def _frame_body(self, status: int, headers: Mapping[str, str]) -> None:
         """Find out where the body ends (RFC 9112 section 6.3)."""
         length, coding = headers.get("content-length"), headers.get("transfer-encoding")
         if status in _WITHOUT_BODY:
@@ -216,6 +214,25 @@ class ResponseReader:
                 if size is None:
                     raise BadResponse(f"its answer has a chunk of {_shown(line)}, expected a length in hexadecimal")
                 self._chunk = int(size[1], 16) + 2 if int(size[1], 16) else -1
+
+
+def _decode_head(head: bytes) -> tuple[int, Mapping[str, str], bool]:
+    """Return status, headers, and whether the connection ends with this response. Raises `BadResponse`."""
+    first, _, lines = head.partition(b"\n")
+    line = _STATUS_LINE.fullmatch(first)
+    if line is None:
+        raise BadResponse(f"its answer begins with {_shown(first)}, expected HTTP/1.1 and a status")
+    version, status = line[1], int(line[2])
+    if status == 101:
+        raise BadResponse("it answered with status 101 and another protocol, expected HTTP/1.1")
+    headers = _headers(lines)
+    last = "close" if version == b"1" else "keep-alive"
+    has_word = last in headers.get("connection", "").lower().replace(" ", "").split(",")
+    return status, MappingProxyType(headers), has_word is (version == b"1")
+
+
+#: `_decode_head` of the heads that came lately. What it returns is shared and cannot be changed.
+_remembered: Final = lru_cache(maxsize=REMEMBERED)(_decode_head)
 
 
 def _headers(lines: bytes) -> dict[str, str]:

@@ -106,11 +106,19 @@ class FrameSender:
             self._timer = asyncio.get_running_loop().call_later(coalescing_delay_s, self.pump)
 
     def pump(self) -> None:
-        """Send queued frames as far as the connection takes them."""
+        """Send queued frames as far as the connection takes them, several in one write."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.queue.pump()
+        connection = self._credit.connection
+        if connection is None or len(self.queue) < 2:
+            self.queue.pump()
+            return
+        connection.gather()
+        try:
+            self.queue.pump()
+        finally:
+            connection.write_gathered()
 
     def clear(self) -> None:
         """Drop all queued frames."""
@@ -177,6 +185,9 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._turn_ends_at = 0.0
         self._next_turn: asyncio.Handle | None = None
         self._sender: FrameSender | None = None
+        #: The parts of frames that are to be written together, and their bytes; None: each frame is written at once.
+        self._gathered: list[bytes | memoryview] | None = None
+        self._gathered_bytes = 0
         #: Whether more than `WRITE_BYTES` wait for the kernel.
         self.full = False
         self.transport: asyncio.Transport
@@ -224,7 +235,28 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     def write_frame(self, parts: Parts) -> None:
         """Write a frame whose first part begins with its ZMTP head; called by the attached sender."""
-        self.transport.writelines(parts)
+        if self._gathered is None:
+            self.transport.writelines(parts)
+            return
+        self._gathered += parts
+        self._gathered_bytes += sum(map(len, parts))
+        if self._gathered_bytes >= WRITE_BYTES:
+            self.write_gathered()
+            self.gather()
+
+    def gather(self) -> None:
+        """Write the frames that follow together, by `write_gathered` and whenever they are `WRITE_BYTES`.
+
+        A peer that is woken once for several frames uses less CPU.
+        """
+        if self._gathered is None:
+            self._gathered = []
+
+    def write_gathered(self) -> None:
+        """Write what was gathered; further frames are written at once."""
+        parts, self._gathered, self._gathered_bytes = self._gathered, None, 0
+        if parts:
+            self.transport.writelines(parts)
 
     def attach(self, sender: FrameSender) -> None:
         """Send the frames of `sender` over this connection from now on."""

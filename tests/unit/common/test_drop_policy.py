@@ -108,6 +108,12 @@ class Receiver:
     def write_frame(self, parts: tuple[bytes, ...]) -> None:
         self.decoder.decode(b"".join(parts))
 
+    def gather(self) -> None:
+        pass
+
+    def write_gathered(self) -> None:
+        pass
+
 
 def without_lost(events: list[str]) -> list[str]:
     return [event for event in events if event != "lost"]

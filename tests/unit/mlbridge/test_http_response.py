@@ -215,6 +215,17 @@ def test_an_answer_that_the_connection_cuts_short_is_none(data: bytes, says: str
         read(data, ends=True)
 
 
+@pytest.mark.parametrize("size", [0, 5000])
+def test_responses_with_the_same_head_share_headers_that_nobody_can_change(size: int) -> None:
+    head = OK + b"Content-Length: 2\r\nX: " + bytes(size).replace(b"\0", b"y") + b"\r\n\r\n"
+    for body in (b"{}", b"[]"):
+        response = read(head + body)
+        assert response is not None
+        assert (response.body, response.headers["x"]) == (body, "y" * size)
+        with pytest.raises(TypeError):
+            response.headers["x"] = "z"  # type: ignore[index]
+
+
 @given(st.binary(max_size=200), st.lists(st.integers(0, 300), max_size=3))
 def test_whatever_comes_only_these_errors_are_raised(data: bytes, cuts: list[int]) -> None:
     for head in (b"", b"HTTP/1.1 ", OK, OK + b"Transfer-Encoding: chunked\r\n\r\n"):

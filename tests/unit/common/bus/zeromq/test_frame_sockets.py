@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.zeromq import frame_sockets
-from watchout.common.bus.zeromq.frame_connection import WRITE_BYTES, FrameSender
+from watchout.common.bus.zeromq.frame_connection import WRITE_BYTES, FrameProtocol, FrameSender
 from watchout.common.bus.zeromq.frame_sockets import KERNEL_BYTES, Pub
 from watchout.common.bus.zeromq.zmtp import GREETING, command, message_head, ready
 from watchout.common.errors import StartError
@@ -403,6 +403,57 @@ def test_a_peer_that_asks_and_reads_no_answer_costs_no_more_than_a_full_connecti
     run(work())
 
 
+class Kernel:
+    """What a connection sees of its transport: it takes `room` bytes, then the connection is told that it is full."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.connection: FrameProtocol | None = None
+        self.writes: list[bytes] = []
+
+    def set_write_buffer_limits(self, high: int, low: int) -> None:
+        pass
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def writelines(self, parts: list[bytes]) -> None:
+        self.writes.append(b"".join(parts))
+        self.room -= len(self.writes[-1])
+        if self.room < 0 and self.connection is not None:
+            self.connection.pause_writing()
+
+
+@pytest.mark.parametrize(
+    ("number", "size", "room", "sent", "writes"),
+    [(1, 44_000, 1 << 30, 1, 1), (5, 44_000, 1 << 30, 5, 1), (20, 44_000, 1 << 30, 20, 4), (20, 44_000, 100, 6, 1)],
+)
+def test_frames_that_were_held_back_are_written_together_within_the_bound(
+    run: Run, number: int, size: int, room: int, sent: int, writes: int
+) -> None:
+    async def work() -> None:
+        kernel, out = Kernel(room), FrameSender(key)
+        connection = FrameProtocol(b"PUSH", MAX_BYTES, lost=lambda _: None)
+        connection.connection_made(kernel)  # type: ignore[arg-type]
+        connection.attach(out)
+        kernel.connection = connection
+        frames = [frame(n, n, size) for n in range(number)]
+        for each in frames:
+            out.offer(each, 60.0)
+        assert kernel.writes == []
+        out.pump()
+        assert (len(kernel.writes), out.sent, len(out.queue)) == (writes, sent, number - sent)
+        expected = b"".join(message_head(size + 5) + head + body for head, body in frames[:sent])
+        assert b"".join(kernel.writes) == expected
+        kernel.connection = None
+        connection.resume_writing()
+        out.offer(frame(1, 99, 10))
+        assert (out.sent, len(out.queue)) == (number + 1, 0)
+        assert kernel.writes[-1] == message_head(15) + b"".join(frame(1, 99, 10))
+
+    run(work())
+
+
 class Wire:
     """What an outlet sees of a connection; it is full when the test says so."""
 
@@ -413,6 +464,12 @@ class Wire:
     def write_frame(self, parts: tuple[bytes, ...]) -> None:
         assert not self.full
         self.written.append((parts[1][0], int.from_bytes(parts[1][1:5], "big")))
+
+    def gather(self) -> None:
+        pass
+
+    def write_gathered(self) -> None:
+        pass
 
 
 STEPS = st.lists(
