@@ -11,7 +11,6 @@ A stall by CPU time is what the process causes itself; by the wall clock it also
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import platform
 import sys
@@ -31,6 +30,7 @@ from benchmarks.crowd import Gateway, gateway_of, register
 from benchmarks.systems import Failed, listening, process, tail
 from tests.kit.ports import free_port
 from watchout.common import log
+from watchout.common.service import relax_garbage_collection
 from watchout.common.settings import table
 
 #: Gateways that have the streams, besides the one that is asked.
@@ -167,9 +167,7 @@ async def _nothing() -> None:
 
 
 async def _measured(streams: int) -> AsyncIterator[str]:
-    gc.collect()  # as every process of watchout does at its start
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+    relax_garbage_collection()
     async with _site() as site:
         await register(site.owners, [f"crowd-{number}" for number in range(streams)])
         reporting = asyncio.create_task(_report_frames(site))

@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from watchout.common.toolbox.largest import Largest
+
+#: Reservations that one call of `prune` removes at most: those of a restart end all at once.
+MAX_PRUNED: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +104,9 @@ class Reservations:
         return found
 
     def prune(self, now: float) -> list[str]:
-        """Remove reservations older than `keep_s`. Return their ids."""
+        """Remove reservations older than `keep_s`, at most `MAX_PRUNED`. Return their ids."""
         gone: list[str] = []
-        while self._all and now - next(iter(self._all.values())).ended_at > self._keep_s:
+        while self._all and len(gone) < MAX_PRUNED and now - next(iter(self._all.values())).ended_at > self._keep_s:
             stream = next(iter(self._all))
             self.take(stream)
             gone.append(stream)

@@ -186,14 +186,16 @@ def _log_notes_on_environment(name: str, environ: Mapping[str, str]) -> None:
         _log.info(port)
 
 
-def _relax_garbage_collection() -> None:
+def relax_garbage_collection() -> None:
     """Collect cyclic garbage less often, and never examine objects that the start created.
 
-    What a frame allocates is freed by reference counts, so most collections would find nothing.
+    What a frame allocates is freed by reference counts, so most collections would find nothing. The thresholds bound
+    how long one stops the loop: a collection examines 2500 new objects, or every fourth 10 000; 1000 take about 1 ms
+    when they are not in the processor's caches. One of all objects comes after some ten million new ones.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+    gc.set_threshold(2_500, 3, 1_300)
 
 
 def _callback_failed(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -271,7 +273,7 @@ async def _live(
             await process.start()
         except OSError as error:
             raise StartError(f"{error.strerror or error} ({error.filename or 'no file'})") from None
-        _relax_garbage_collection()
+        relax_garbage_collection()
         _log.info(f"{name} ready", pid=os.getpid())
         keeper.ready()
         readiness.started()

@@ -61,16 +61,10 @@ class ReservationFile:
     async def load(self, now_ms: int) -> list[tuple[str, Reservation]]:
         """Return what a former router wrote, oldest first; nothing when there is no usable file.
 
-        `ended_at` of the reservations is in ms since the epoch. For a stream that had a publisher it is now.
+        `ended_at` of the reservations is in ms since the epoch. For a stream that had a publisher it is now. The file
+        is read in the thread that writes it.
         """
-        try:
-            return list(self._read(now_ms))
-        except sqlite3.DatabaseError as exc:
-            _log.error(
-                "the file of reserved stream ids cannot be used, its reservations are lost", file=str(self._file.path),
-                reason=str(exc), put_aside=self._file.put_aside(exc),
-            )  # fmt: skip
-            return []
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._load, now_ms)
 
     def ready(self, now: float) -> bool:
         """Return whether `save` may be called: no write is in progress, and the pause after a failure is over."""
@@ -97,6 +91,16 @@ class ReservationFile:
         self._thread.shutdown(wait=False)
 
     # ── in the thread ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _load(self, now_ms: int) -> list[tuple[str, Reservation]]:
+        try:
+            return list(self._read(now_ms))
+        except sqlite3.DatabaseError as exc:
+            _log.error(
+                "the file of reserved stream ids cannot be used, its reservations are lost", file=str(self._file.path),
+                reason=str(exc), put_aside=self._file.put_aside(exc),
+            )  # fmt: skip
+            return []
 
     def _read(self, now_ms: int) -> Iterator[tuple[str, Reservation]]:
         bad = 0

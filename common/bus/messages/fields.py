@@ -67,9 +67,10 @@ SettingText = Annotated[str, msgspec.Meta(max_length=256)]
 Organizations = Annotated[tuple[Text, ...], msgspec.Meta(max_length=1000)]
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="t"):
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="t", gc=False):
     """Root of all control messages: a msgpack map in which `t` holds the tag of the class.
 
     Each subclass declares its tag, which is part of the wire format and stays when the class is renamed. A field that
     has its default is left out of the map. Decoding checks types and limits, and ignores fields that it does not know.
+    Garbage collection does not examine messages: they do not change, so none can be part of a cycle.
     """

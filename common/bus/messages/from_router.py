@@ -60,7 +60,7 @@ class RouterHeartbeat(Message, frozen=True, tag="beat"):
     now: Milliseconds | None = None
 
 
-class FrameReceiver(msgspec.Struct, frozen=True, array_like=True):
+class FrameReceiver(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A member that the publisher's gateway sends frames to directly; part of `Forward`.
 
     `at` is its address, `max_fps` the most frames per second that it wants, None: every frame.

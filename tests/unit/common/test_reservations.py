@@ -3,9 +3,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watchout.common import reservations
 from watchout.common.reservations import Reservation, Reservations
 
 KEEP_S, PER_USER, TOTAL = 100.0, 3, 6
@@ -79,3 +81,13 @@ def test_the_bounds_hold_and_the_indexes_agree(steps: list[tuple[str, str, str]]
         assert {user: kept.of_user(user) for user in counts} == {
             user: [n for n, r in kept.items() if r.user == user] for user in counts
         }
+
+
+def test_of_many_that_are_too_old_one_call_forgets_so_many_and_the_next_ones_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reservations, "MAX_PRUNED", 2)
+    kept = made()
+    for name in ("a", "b", "c"):
+        kept.put(name, reservation(name))
+    assert [kept.prune(KEEP_S + 1) for _ in range(3)] == [["a", "b"], ["c"], []]

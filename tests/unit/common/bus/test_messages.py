@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any, get_args
 
@@ -532,3 +533,9 @@ def test_a_frame_that_was_changed_and_cut_is_a_frame_or_a_fault(frame: BusFrame,
     except BusError:
         return
     assert got.encode() == bytes(data)
+
+
+@pytest.mark.parametrize("message", [*FROM_MEMBER, *FROM_ROUTER], ids=name)
+def test_garbage_collection_does_not_examine_a_message(message: Any) -> None:
+    """The router keeps several for each stream: a collection that examines them all stops its loop."""
+    assert not gc.is_tracked(message)
