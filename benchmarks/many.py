@@ -2,8 +2,9 @@
 
 A router and a gateway with a probe in their loops (`benchmarks.stall_probe`), and the bus of some more gateways in this
 process, which register the streams and report that frames of all of them came, each second. Measured are the longest
-stalls while nothing is asked, while each list is asked for once a second, when a bridge joins, when one of the gateways
-is lost with its streams, and when the router is started again.
+stalls while nothing is asked, while each list is asked for once a second, and when something happens to many streams at
+once: bridges join and leave, viewers want all streams and go, streams are taken over and end, a gateway is lost, the
+router is started again.
 
 A stall by CPU time is what the process causes itself; by the wall clock it also has what the machine did otherwise.
 """
@@ -26,17 +27,18 @@ import click
 import uvloop
 
 from benchmarks import stall_probe
-from benchmarks.crowd import Gateway, gateway_of, register
+from benchmarks.crowd import AT_ONCE, Gateway, gateway_of, register
 from benchmarks.systems import Failed, listening, process, tail
 from tests.kit.ports import free_port
-from watchout.common import log
+from watchout.common import clock, log
+from watchout.common.bus.messages import Interest
 from watchout.common.service import relax_garbage_collection
 from watchout.common.settings import table
 
 #: Gateways that have the streams, besides the one that is asked.
 OWNERS: Final = 4
 JOIN_S: Final = 60.0
-PHASE_S: Final = 8.0
+PHASE_S: Final = 6.0
 #: The probe's last line of a phase may come so much later.
 LINE_S: Final = 1.5
 REPORT_S: Final = 1.0
@@ -44,15 +46,21 @@ REPORT_S: Final = 1.0
 
 @dataclass(slots=True)
 class Site:
-    """One machine with a router and a gateway that is asked; `owners` have the streams."""
+    """One machine with a router and a gateway that is asked.
+
+    `owners` have the streams, `viewing` gets viewers, `taking` takes streams over.
+    """
 
     work: Path
     environ: dict[str, str | None]
     port: int
     token: str
     stack: AsyncExitStack
+    viewing: Gateway = field(init=False)
+    taking: Gateway = field(init=False)
     owners: list[Gateway] = field(default_factory=list)
     router: asyncio.subprocess.Process | None = None
+    bridges: list[asyncio.subprocess.Process] = field(default_factory=list)
     starts: int = 0
 
     @property
@@ -71,9 +79,15 @@ class Site:
         await listening(self.port, child, self.work / "gateway.log")
 
     async def start_bridge(self) -> None:
-        """Start a bridge; its ML service does not answer."""
+        """Start a bridge of the one group; its ML service does not answer."""
         self.environ["ML_SERVICE_URL"] = "http://127.0.0.1:9"
-        await self._start("mlbridge", self.work / "mlbridge.jsonl")
+        output = self.work / f"mlbridge-{len(self.bridges)}.jsonl"
+        self.bridges.append(await self._start("mlbridge", output))
+
+    async def end_bridge(self) -> None:
+        """End the bridge that was started last."""
+        self.bridges[-1].terminate()
+        await self.bridges[-1].wait()
 
     async def _start(self, name: str, probe: Path) -> asyncio.subprocess.Process:
         argv: list[str | Path] = [sys.executable, "-m", "benchmarks.stall_probe", probe, name]
@@ -124,12 +138,12 @@ async def _site() -> AsyncIterator[Site]:
         async with process([command, "token"], log=work / "token", env=site.environ, cwd=work) as child:
             await child.wait()
         site.token = tail(work / "token").splitlines()[-1]
-        for _ in range(OWNERS):
-            owner = gateway_of(shared)
-            site.owners.append(owner)
-            stack.push_async_callback(owner.link.close)
+        gateways = [gateway_of(shared) for _ in range(OWNERS + 2)]
+        for gateway in gateways:
+            stack.push_async_callback(gateway.link.close)
+        *site.owners, site.viewing, site.taking = gateways
         give_up = time.perf_counter() + JOIN_S
-        while any(owner.link.links.missing for owner in site.owners):
+        while any(gateway.link.links.missing for gateway in gateways):
             if time.perf_counter() > give_up:
                 raise Failed("the gateways did not join:\n" + tail(work / "router.log"))
             await asyncio.sleep(0.05)
@@ -139,7 +153,7 @@ async def _site() -> AsyncIterator[Site]:
 async def _report_frames(site: Site) -> None:
     """Report each second that frames of all streams came."""
     while True:
-        for owner in site.owners:
+        for owner in [*site.owners, site.taking]:
             owner.hub.reports.active.update(each.stream for each in owner.hub.publications())
         await asyncio.sleep(REPORT_S)
 
@@ -189,6 +203,30 @@ async def _measured(streams: int) -> AsyncIterator[str]:
 
         yield await _phase(site, "watchout-ctl stats --json", stats)
         yield await _phase(site, "a bridge joins", _once(site.start_bridge))
+        yield await _phase(site, "another one joins its group", _once(site.start_bridge))
+        yield await _phase(site, "it leaves", _once(site.end_bridge))
+
+        async def view() -> None:
+            link = site.viewing.link.links.at(0)
+            for number in range(streams):
+                link.send(Interest(stream=f"crowd-{number}", viewers=1, alert_viewers=1))
+
+        yield await _phase(site, "viewers want every stream", _once(view))
+        yield await _phase(site, "their gateway leaves", _once(site.viewing.link.close))
+
+        async def take_over() -> None:
+            found = site.owners[0].hub.publications()
+            for begin in range(0, len(found), AT_ONCE):
+                claims = (site.taking.register(p.stream, p.owner.user_id) for p in found[begin : begin + AT_ONCE])
+                await asyncio.gather(*claims)
+
+        yield await _phase(site, "streams are taken over", _once(take_over))
+
+        async def end_streams() -> None:
+            for each in site.owners[1].hub.publications():
+                site.owners[1].hub.release(each, clock.now_ms())
+
+        yield await _phase(site, "streams end", _once(end_streams))
         lost = site.owners.pop()
         yield await _phase(site, "a gateway leaves", _once(lost.link.close))
 

@@ -108,8 +108,9 @@ async def test_when_the_store_refuses_all_is_written_the_next_time(streams: Stre
     await sync.restore(NOW, NOW_MS)
     store.is_full = True
     sync.save(NOW, NOW_MS)
-    while not streams.changed_all:
+    for _ in range(20):
         await asyncio.sleep(0)
+    assert streams.changed_all
     store.is_full = False
     await sync.close(NOW, NOW_MS)
     assert [(len(changes), whole) for changes, whole in store.saved] == [(10, True)]
