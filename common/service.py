@@ -191,7 +191,8 @@ def relax_garbage_collection() -> None:
 
     What a frame allocates is freed by reference counts, so most collections would find nothing. The thresholds bound
     how long one stops the loop: a collection examines 2500 new objects, or every fourth 10 000; 1000 take about 1 ms
-    when they are not in the processor's caches. One of all objects comes after some ten million new ones.
+    when they are not in the processor's caches. (Where as many old objects are freed meanwhile it examines more:
+    Python counts the difference.) One of all objects comes after some ten million new ones.
     """
     gc.collect()
     gc.freeze()
