@@ -152,11 +152,11 @@ def test_a_service_that_takes_five_seconds_gets_up_to_the_bound() -> None:
 )
 def test_a_service_that_becomes_slower_is_learned_anew(slower_s: float) -> None:
     simulation = Simulation(
-        [VirtualService(1000, lambda now: 0.05 if now < 50 else slower_s)], bound=16, camera_fps=10.0, max_fps=10.0
+        [VirtualService(1000, lambda now: 0.05 if now < 20 else slower_s)], bound=16, camera_fps=10.0, max_fps=10.0
     )
-    simulation.run(49.0)
+    simulation.run(19.0)
     limiter = simulation.endpoints.each[0].limiter
     assert limiter.limit == 16
-    simulation.run(130.0)
+    simulation.run(80.0)
     assert limiter.alone_s == pytest.approx(slower_s, rel=0.1)
-    assert simulation.rate(100.0) > 0.8 * 16 / slower_s
+    assert simulation.rate(50.0) > 0.8 * 16 / slower_s
