@@ -84,6 +84,8 @@ demo-cluster-machines:
 
 # Every rule, and each feature once through real processes and services: 8 to 10 minutes on two cores. CI runs `make test-long` as well.
 test: SELECTION = -m "not long" --hypothesis-profile=fast
+# Its tests load the machine little; those of test-long fill it, and say how late something was.
+test: WORKERS = 6
 
 # What takes long for the machine around watchout (tests/kit/tiers.py), and the property tests with all their examples.
 test-long: SELECTION = -m "long or hypothesis or drawn"

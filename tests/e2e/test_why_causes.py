@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 
 import pytest
@@ -245,14 +245,16 @@ async def _with_a_window_of_one(camera: Camera) -> AsyncIterator[None]:
 
 
 class _Service(MlStub):
-    """Answers each stream as `says` has it: a status and a body; of no status never."""
+    """Answers each stream as `says` has it: a status, or one after the other, and a body; of no status never."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.says: dict[str, tuple[int, Any]] = {}
+        self.says: dict[str, tuple[int | Iterator[int], Any]] = {}
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         status, body = self.says.get((await request.json())["streamId"], (200, {}))
+        if isinstance(status, Iterator):
+            status = next(status)
         if not status:
             await self.released.wait()
         return web.json_response(body() if callable(body) else body, status=status or 200)
@@ -282,7 +284,9 @@ async def test_why_the_ml_service_did_not_look_and_what_became_of_its_alerts(wat
         url, owner = started.url, started.token("owner")
         seen = {"severity": "high", "message": "a person"}
         service.says = {
-            "hangs": (0, {}), "failing": (500, {}), "refused": (422, {}), "odd": (200, {"alert": {"severity": 7}}),
+            "hangs": (0, {}), "refused": (422, {}), "odd": (200, {"alert": {"severity": 7}}),
+            # With two failures in a row the stream is blamed; after the answer it is the service's failures again.
+            "failing": (itertools.cycle([500, 500, 200]), {}),
             "seen": (200, {"alerts": [{"id": "first", **seen}, {"id": "second", **seen}]}),
         }  # fmt: skip
         pace = defaultdict(lambda: 2.0)
