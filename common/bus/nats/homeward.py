@@ -34,6 +34,8 @@ CROSS_S: Final = 1.0
 SEND_EVERY_S: Final = 0.1
 #: Both connections are subscribed for this time before the change, in seconds: every server knows of it then.
 OVERLAP_S: Final = 0.5
+#: So often what was subscribed meanwhile is subscribed at the own server too; then the change is put off.
+ROUNDS: Final = 5
 #: What was sent over the former connection has so long to arrive before more is sent over the next one, in seconds.
 ARRIVE_S: Final = 0.1
 #: Messages may come twice, and replies over the former connection, for so long after the change, in seconds.
@@ -123,19 +125,24 @@ class Homeward:
         """Change from one connection to another one, both of which are good; return whether they still were."""
         subscriptions = self._subscriptions
         subscriptions.begin_overlap(own.client)
-        await subscriptions.begin(own.client)
-        await own.client.flush(FLUSH_S)
-        await asyncio.sleep(OVERLAP_S)
-        async with self._writing:  # what is published meanwhile waits
-            if subscriptions.is_full or not own.is_good or not used.is_good:
-                return False
-            with contextlib.suppress(NatsError, OSError, TimeoutError):  # if it breaks now, the own one has it all
-                await used.client.flush(FLUSH_S)
-                await subscriptions.drain(used.client)
-            await asyncio.sleep(ARRIVE_S)
-            subscriptions.change()
-            self._take(own)
-        return True
+        for _ in range(ROUNDS):
+            await subscriptions.extend(own.client)
+            await own.client.flush(FLUSH_S)
+            await asyncio.sleep(OVERLAP_S)
+            async with self._writing:  # what is published meanwhile waits
+                if subscriptions.is_full or not own.is_good or not used.is_good:
+                    return False
+                if not subscriptions.turn_to(own.client):
+                    continue
+                with contextlib.suppress(NatsError, OSError, TimeoutError):  # if it breaks now, the own one has it all
+                    await used.client.flush(FLUSH_S)
+                with contextlib.suppress(NatsError, OSError, TimeoutError):
+                    await subscriptions.drain(used.client)
+                await asyncio.sleep(ARRIVE_S)
+                subscriptions.change()
+                self._take(own)
+            return True
+        return False
 
 
 async def is_steady(used: Line, own: Line, inbox: str) -> bool:

@@ -2,8 +2,8 @@
 
 While a process changes from one NATS server to another it is subscribed at both, and gets each message from both. Each
 connection keeps the order of each sender. First what the old one brings is handled, and what the new one brings is
-held. At the change the held messages that the old one did not bring are handled; from then on those of the new one,
-without what the old one has brought already.
+held. At the change the held messages that the old one did not bring are handled; from then on those of the new one
+alone, without what the old one has brought already.
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ class Overlap(Generic[T]):
         self.is_full = False
 
     def from_old(self, message: T) -> list[T]:
-        """Return what is to be handled when the old connection brings a message: the message."""
+        """Return what is to be handled when the old connection brings a message: before the change, the message.
+
+        After it nothing: where the old connection could not be drained, the new one brings it too.
+        """
+        if self._changed:
+            return []
         if self._has_room(message):
             self._brought[self._key(message)] += 1
         return [message]

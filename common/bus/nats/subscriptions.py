@@ -134,8 +134,35 @@ class Subscriptions:
         """
         if client not in self._clients:
             self._clients.append(client)
+        await self.extend(client)
+
+    async def extend(self, client: Client) -> None:
+        """Subscribe at one more client to what is not yet subscribed there. Raises what nats-py raises.
+
+        What is added later does not follow: of a subscription that is made at two clients at the same time, nobody
+        knows which one brings the first message. So it is made at the used one, and later, by this, at the other.
+
+        Args:
+            client: The client, connected.
+
+        """
         for subscription in list(self._all):
             await self._subscribe(client, subscription)
+
+    def turn_to(self, client: Client) -> bool:
+        """Subscribe at this client alone to what is added from now on, if all else is subscribed there.
+
+        Args:
+            client: The client, for which `extend` was called.
+
+        Returns:
+            Whether it is so.
+
+        """
+        if any(subscription.at.get(client) is None for subscription in self._all):
+            return False
+        self._clients = [client]
+        return True
 
     def end(self, client: Client) -> None:
         """Forget a client that is over; one that is not known is ignored.

@@ -115,6 +115,47 @@ async def test_the_way_back_loses_no_message_and_repeats_none(
     assert all(len(subscription.at) == 1 for subscription in each._subscriptions._all), "the former one is forgotten"
 
 
+async def test_what_is_subscribed_on_the_way_back_gets_each_message_once_and_in_order(
+    site: NatsSite, connect: Callable[..., NatsConnection]
+) -> None:
+    """A router that takes a slot over subscribes at any moment: a request that comes twice is carried out twice."""
+    own, second, third = site.servers
+    wanted = settings(own, second, third)
+    await asyncio.to_thread(own.kill)
+    each = connect(wanted)
+    await eventually(lambda: each.connected, COMES_S)
+    other = connect(replace(wanted, bus=load({"WATCHOUT_BUS": second.url}).bus), "router")
+    await eventually(lambda: other.connected, COMES_S)
+    heard: list[list[int]] = []
+    over = False
+
+    async def talk() -> None:
+        for number in itertools.count():
+            if over:
+                return
+            other.publish("to.it", b"%d" % number)
+            await asyncio.sleep(0.001)
+
+    async def subscribe_again_and_again() -> None:
+        for pause_s in itertools.cycle((0.01, 0.05, 0.2, 1.5)):
+            if over:
+                return
+            heard.append([])
+            each.subscribe("to.it", lambda message, mine=heard[-1]: mine.append(int(message.data)))
+            await asyncio.sleep(pause_s)
+
+    talking = [asyncio.create_task(talk()), asyncio.create_task(subscribe_again_and_again())]
+    await asyncio.to_thread(site.start)
+    await uses(each, own)
+    await asyncio.sleep(homeward.LINGER_S + 0.3)
+    over = True
+    await asyncio.gather(*talking)
+    await eventually(lambda: len({mine[-1] for mine in heard if mine}) == 1, COMES_S, "not all have the last one")
+    assert len([mine for mine in heard if mine]) > 5
+    for mine in heard:
+        assert mine == list(range(mine[0], mine[-1] + 1) if mine else ())
+
+
 async def test_requests_under_way_are_answered_over_the_former_connection(
     site: NatsSite, connect: Callable[..., NatsConnection]
 ) -> None:

@@ -47,6 +47,15 @@ def test_each_message_is_handled_once_and_in_the_order_of_its_sender(data: st.Da
         assert own == sorted(own)
 
 
+def test_what_the_old_connection_brings_after_the_change_is_not_handled_again() -> None:
+    overlap = made()
+    assert overlap.from_new((0, 1)) == []
+    assert overlap.change() == [(0, 1)]
+    assert overlap.from_new((0, 2)) == [(0, 2)]
+    assert overlap.from_old((0, 1)) == overlap.from_old((0, 2)) == []
+    assert overlap.from_new((0, 2)) == [(0, 2)], "it is another one"
+
+
 def test_equal_messages_are_counted() -> None:
     overlap = made()
     assert overlap.from_old((0, 1)) == [(0, 1)]
