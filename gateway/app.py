@@ -23,7 +23,7 @@ from watchout.gateway.home_keys import share_key, stream_key
 from watchout.gateway.housekeeping import Housekeeping
 from watchout.gateway.http.on_demand import HttpOnDemand
 from watchout.gateway.hub.registry import Hub
-from watchout.gateway.listen.dispatch import ConnectionDispatcher
+from watchout.gateway.listen.dispatch import ConnectionDispatcher, first_requests
 from watchout.gateway.listen.port import BACKLOG, ListeningPort, accept_waiting
 from watchout.gateway.listen.tls import Certificate
 from watchout.gateway.presence import Presence
@@ -146,6 +146,7 @@ class Gateway:
         self._link.ending = True
         self._context.recorder.of_everybody(IncidentKind.DRAIN)
         await self._drain.run()
+        await first_requests(self._unended)
         await self._http.finish_requests()
 
     def hurry(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 from typing import Final, cast
 
@@ -37,6 +37,8 @@ UNAUTHENTICATED_KEEPALIVE_S: Final = 5.0
 #: Seconds for which bytes of a refused connection are read and discarded. If it were closed with unread bytes, the
 #: kernel would reset it, and the peer might lose the response.
 LINGER_S: Final = 1.0
+#: Seconds in which a gateway that ends waits for the first request of a connection that it has just accepted.
+FIRST_REQUEST_S: Final = 1.0
 
 _log = log.get("gateway.listen.dispatch")
 
@@ -69,6 +71,7 @@ class ConnectionDispatcher(SecuredProtocol):
     """
 
     __slots__ = (
+        "_accepted_at",
         "_buffer",
         "_certificate",
         "_context",
@@ -101,6 +104,8 @@ class ConnectionDispatcher(SecuredProtocol):
         self._http: HttpConnection | None = None
         self._buffer = b""
         self._peer = ""
+        #: When the connection was accepted, in seconds of the loop's clock.
+        self._accepted_at = asyncio.get_running_loop().time()
         self._slot: ConnectionSlot
         self._transport: asyncio.Transport
         #: Ends a connection whose first request does not arrive in time, or one that was refused.
@@ -213,6 +218,11 @@ class ConnectionDispatcher(SecuredProtocol):
         text = f"too many connections {'' if reached is None else reached.what}"
         self._context.recorder.refused(self._slot.address or self._peer, 0, "TOO_MANY_CONNECTIONS", text)
         self._transport.abort()
+
+    def expects_first_request(self) -> bool:
+        """Return whether its first request has yet to come, and may be on its way: it was accepted just now."""
+        is_new = asyncio.get_running_loop().time() - self._accepted_at < FIRST_REQUEST_S
+        return is_new and self._http is None and not self._refused and not self._lost
 
     @property
     def address_key(self) -> str | None:
@@ -341,3 +351,13 @@ class ConnectionDispatcher(SecuredProtocol):
         self._deadline = self._idle = None
         self._context.unfinished.release(self)
         self._slot.release()
+
+
+async def first_requests(connections: Collection[ConnectionDispatcher]) -> None:
+    """Wait for the first requests of connections that were accepted just now: closed before, they would be lost.
+
+    Args:
+        connections: The open connections that are no WebSockets; none is added meanwhile.
+    """
+    while any(connection.expects_first_request() for connection in connections):  # noqa: ASYNC110  for a second at most
+        await asyncio.sleep(FIRST_REQUEST_S / 50)

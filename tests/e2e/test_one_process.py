@@ -18,6 +18,7 @@ from tests.kit.ml_stub import MlStub
 from tests.kit.nats_servers import tls_files
 from tests.kit.one_process import OneProcess, running_in_one_process
 from tests.kit.relays import connected
+from watchout.gateway.listen import dispatch
 
 
 @pytest.fixture
@@ -156,6 +157,29 @@ async def test_a_gateway_that_ends_leaves_no_connection_open_on_which_no_request
             assert connections.total == 0
             with contextlib.suppress(ConnectionResetError):
                 await asyncio.wait_for(reader.read(), DEADLINE_S)
+    finally:
+        await started.close()
+
+
+async def test_who_has_just_connected_is_answered_by_a_gateway_that_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is on its way when the gateway is told to end: a reset would turn the client away."""
+    started = OneProcess(tmp_path / "home")
+    try:
+        await started.start_router()
+        _, _, port = (await started.start_gateway()).rpartition(":")
+        (gateway,) = started.gateways
+        async with connected("127.0.0.1", int(port)) as (reader, writer), connected("127.0.0.1", int(port)):
+            await eventually(lambda: gateway._context.connections.total == 2)
+            monkeypatch.setattr(dispatch, "FIRST_REQUEST_S", DEADLINE_S)
+            ending = asyncio.create_task(gateway.drain())
+            await eventually(lambda: gateway._context.closed)
+            writer.write(b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n")
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+            assert not ending.done(), "the other one may send its request too"
+            monkeypatch.setattr(dispatch, "FIRST_REQUEST_S", 0.1)
+            await asyncio.wait_for(ending, DEADLINE_S)
     finally:
         await started.close()
 
