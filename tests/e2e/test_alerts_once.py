@@ -64,6 +64,17 @@ def alert_ids(viewer: Viewer) -> list[str]:
     return [message["id"] for message in viewer.heard if message["type"] == "alert"]
 
 
+def missing(started: Watchout, viewer: Viewer) -> str:
+    """What the processes said of the accepted alerts that did not come to a viewer, and of their own starts."""
+    ids = accepted(started) - set(alert_ids(viewer))
+    found = [f"accepted alerts did not come: {sorted(ids)}"]
+    for process in started.processes:
+        lines = process.output.splitlines()
+        found += [f"── {process.name} {process.pid}", *(line for line in lines if '"debug"' not in line)]
+        found += [line for line in lines if ids & set(re.findall(r"\bn\d+\b", line))]
+    return "\n".join(found)
+
+
 async def show_frames(camera: Camera, done: asyncio.Event) -> None:
     while not done.is_set():
         await camera.show(base64_of(JPEG))
@@ -106,7 +117,9 @@ async def test_every_accepted_alert_is_delivered_and_none_twice_however_router_a
     service.quiet = True
     for each in (viewer, other):
         await eventually(
-            lambda each=each: accepted(started) <= set(alert_ids(each)), COMES_S, "accepted alerts did not come"
+            lambda each=each: accepted(started) <= set(alert_ids(each)),
+            COMES_S,
+            lambda each=each: missing(started, each),
         )
         came = alert_ids(each)
         assert [name for name, times in Counter(came).items() if times > 1] == []
