@@ -12,7 +12,7 @@ FOOTAGE ?= test
 # Most tests with processes wait for something, so more workers than cores. Each begins with its share of the long files
 # (tests/kit/schedule.py); a worker without tests takes over half of those that another has left.
 WORKERS ?= 4
-FAST_WORKERS ?= 2
+FAST_WORKERS ?= 5
 # Rewritten asserts are kept between runs: without, every worker compiles every test anew.
 PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 ML_PORT ?= 8500

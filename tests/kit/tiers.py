@@ -76,6 +76,16 @@ LONG: Final = {
     "tests/sdk/test_python_ml.py": "ML services of the Python library",
     "tests/sdk/test_react.py": "a hundred mounts in each version of React",
     "tests/sdk/test_viewer.py": "the JavaScript client in browsers",
+    "tests/unit/common/test_misspelled.py::"
+    "test_every_slip_of_one_character_in_every_setting_is_found": "all slips of all settings",
+    "tests/unit/ctl/test_scene.py::"
+    "test_a_background_subtraction_finds_every_walker_and_nothing_else": "a film that is drawn and searched",
+    "tests/unit/gateway/test_hub_publishers.py::"
+    "test_of_ten_thousand_streams_that_came_and_went_nothing_is_left_but_what_is_bounded": "ten thousand streams",
+    "tests/unit/mlbridge/test_concurrency_limit.py::"
+    "test_a_service_that_becomes_slower_is_learned_anew": "simulated minutes",
+    "tests/unit/mlbridge/test_scheduler_histories.py::"
+    "test_streams_of_other_rates_than_most_have_their_share_too": "simulated minutes",
     "tests/unit/router/slots/test_lease_explored.py": "all histories of leases",
 }
 
