@@ -65,6 +65,20 @@ def uses(each: NatsConnection, server: NatsServer) -> Any:
     )  # fmt: skip
 
 
+async def away_from_home(
+    site: NatsSite, connect: Callable[..., NatsConnection]
+) -> tuple[NatsConnection, NatsConnection]:
+    """Return a connection whose own server was killed, and one of another process to the second server."""
+    own, second, third = site.servers
+    wanted = settings(own, second, third)
+    await asyncio.to_thread(own.kill)
+    each = connect(wanted)
+    await eventually(lambda: each.connected, COMES_S)
+    other = connect(replace(wanted, bus=load({"WATCHOUT_BUS": second.url}).bus), "router")
+    await eventually(lambda: other.connected, COMES_S)
+    return each, other
+
+
 async def test_the_way_back_loses_no_message_and_repeats_none(
     site: NatsSite, connect: Callable[..., NatsConnection]
 ) -> None:
@@ -119,13 +133,8 @@ async def test_what_is_subscribed_on_the_way_back_gets_each_message_once_and_in_
     site: NatsSite, connect: Callable[..., NatsConnection]
 ) -> None:
     """A router that takes a slot over subscribes at any moment: a request that comes twice is carried out twice."""
-    own, second, third = site.servers
-    wanted = settings(own, second, third)
-    await asyncio.to_thread(own.kill)
-    each = connect(wanted)
-    await eventually(lambda: each.connected, COMES_S)
-    other = connect(replace(wanted, bus=load({"WATCHOUT_BUS": second.url}).bus), "router")
-    await eventually(lambda: other.connected, COMES_S)
+    own = site.servers[0]
+    each, other = await away_from_home(site, connect)
     heard: list[list[int]] = []
     over = False
 
@@ -159,14 +168,9 @@ async def test_what_is_subscribed_on_the_way_back_gets_each_message_once_and_in_
 async def test_requests_under_way_are_answered_over_the_former_connection(
     site: NatsSite, connect: Callable[..., NatsConnection]
 ) -> None:
-    own, second, third = site.servers
-    wanted = settings(own, second, third)
-    await asyncio.to_thread(own.kill)
-    each = connect(wanted)
-    await eventually(lambda: each.connected, COMES_S)
-    answering = connect(replace(wanted, bus=load({"WATCHOUT_BUS": second.url}).bus), "router")
+    own = site.servers[0]
+    each, answering = await away_from_home(site, connect)
     answering.subscribe("ask", lambda message: answering.publish(message.reply, message.data))
-    await eventually(lambda: answering.connected, COMES_S)
     await asyncio.to_thread(site.start)
     answered = 0
     while each.server != own.url or answered < 50:
