@@ -82,7 +82,7 @@ demo-cluster: demo-cluster-machines $(VENV)/.cluster
 demo-cluster-machines:
 	@$(PYTHON) examples/cluster/machines.py $(CLUSTER_NET)
 
-# Every rule, and each feature once through real processes and services: 8 to 10 minutes on two cores. CI runs `make test-long` as well.
+# Every rule, and each feature once through real processes and services: 6 to 7 minutes on two cores. CI runs `make test-long` as well.
 test: SELECTION = -m "not long" --hypothesis-profile=fast
 # Its tests load the machine little; those of test-long fill it, and say how late something was.
 test: WORKERS = 6

@@ -122,7 +122,7 @@ class Homeward:
         return changed
 
     async def _change(self, used: Line, own: Line) -> bool:
-        """Change from one connection to another one, both of which are good; return whether they still were."""
+        """Change from one connection to another; return False if one is not good, or more was subscribed meanwhile."""
         subscriptions = self._subscriptions
         subscriptions.begin_overlap(own.client)
         for _ in range(ROUNDS):
