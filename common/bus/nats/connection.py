@@ -65,6 +65,7 @@ class NatsConnection:
         self._loop = asyncio.get_running_loop()
         self._client: StrictClient | None = None
         self._line: Line | None = None
+        self._former: Line | None = None
         self._server: BusServer | None = None
         self._avoid: BusServer | None = None
         self._subscriptions = Subscriptions()
@@ -244,7 +245,10 @@ class NatsConnection:
                 self._why = f"the connection to {self._server} ended: {describe(error)}"
             finally:
                 last, self._line = self._line, None
+                former, self._former = self._former, None
                 self._disconnected(last.client)
+                if former is not None:  # it has a task only once `_use` has begun again
+                    self._homeward.forget(former)
                 await close_surely(last.client)
             self._avoid = self._server
             self._missing(self._why)
@@ -265,11 +269,10 @@ class NatsConnection:
         for call in list(self._on_connected):
             with supervisor.current().guarding("what follows a connection to NATS"):
                 call()
-        former: Line | None = None
-        while (next_line := await self._use(line, former)) is not None:
-            line, former = next_line, line
+        while (next_line := await self._use(line)) is not None:
+            line = next_line
 
-    async def _use(self, line: Line, former: Line | None) -> Line | None:
+    async def _use(self, line: Line) -> Line | None:
         """Send what is published, until the connection ends or another one has taken its place, which is returned."""
         client = line.client
         start = self._loop.create_task
@@ -279,7 +282,7 @@ class NatsConnection:
             self._homeward.plan.there(self._loop.time())
         else:
             others.append(start(self._homeward.run(line), name="return to the own NATS server"))
-        lingering = [] if former is None else [start(self._homeward.end_of(former))]
+        lingering = [] if self._former is None else [start(self._homeward.end_of(self._former))]
         try:
             await asyncio.wait((writer, *others), return_when=asyncio.FIRST_COMPLETED)
             if self._line is not line:
@@ -295,7 +298,7 @@ class NatsConnection:
         """Use another connection in place of the present one, which is not ended here."""
         _log.info("the NATS server of this host is used again", server=str(line.server), instead_of=self.server)
         self._avoid, self._server = None, line.server
-        self._line, self._client = line, line.client
+        self._former, self._line, self._client = self._line, line, line.client
         self._leave_no_more()
 
     def _disconnected(self, client: Client) -> None:

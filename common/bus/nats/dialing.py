@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from nats.aio.client import Client
+from nats.aio.transport import WebSocketTransport
 from nats.errors import Error as NatsError
 from nats.protocol.command import pub_cmd
 
@@ -27,6 +28,7 @@ from watchout.common.bus.nats.parts import MIN_PAYLOAD_BYTES
 from watchout.common.errors import StartError
 from watchout.common.settings import Settings
 from watchout.common.settings.bus_servers import BusServer
+from watchout.common.toolbox.futures import retrieve_exception
 from watchout.common.toolbox.reason import reason
 
 #: Deadline of one attempt's steps (connection, greeting, TLS), in seconds.
@@ -109,6 +111,19 @@ class StrictClient(Client):
             last = [pub_cmd(subject, reply, payload) for subject, payload, reply in messages]
             waiting, self._pending, self._pending_data_size = self._pending, [], 0
             self._transport.writelines([*waiting, *last])
+
+    def abandon(self) -> None:
+        """Close the socket in this turn of the event loop; nats-py ends its tasks when it finds that. Again: nothing.
+
+        `close` takes several turns, and leaves the socket open where it was cancelled.
+        """
+        transport = self._transport
+        if isinstance(transport, WebSocketTransport):
+            connector = getattr(transport._client, "connector", None)  # it has no client after its end
+            if connector is not None:
+                connector.close()
+        elif transport:
+            transport.close()  # type: ignore[no-untyped-call]
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         self.greeting = info
@@ -199,33 +214,36 @@ class Dialer:
         candidates = await self._candidates(avoid)
         if only_here:
             candidates = [each for each in candidates if _is_here(each.address)]
-        attempts: dict[asyncio.Task[StrictClient], Candidate] = {}
+        attempts: dict[asyncio.Task[None], tuple[StrictClient, Candidate]] = {}
         connected: tuple[StrictClient, BusServer] | None = None
         try:
             while connected is None and (candidates or attempts):
                 if candidates:
-                    candidate = candidates.pop(0)
-                    attempts[asyncio.ensure_future(self._attempt(candidate, callbacks))] = candidate
+                    client, candidate = StrictClient(), candidates.pop(0)
+                    task = asyncio.ensure_future(self._attempt(client, candidate, callbacks))
+                    attempts[task] = client, candidate
                 done, _ = await asyncio.wait(
                     attempts, timeout=NEXT_ATTEMPT_S if candidates else None, return_when=asyncio.FIRST_COMPLETED
                 )
                 for task in done:
-                    candidate = attempts.pop(task)
+                    client, candidate = attempts[task]
                     if (error := task.exception()) is not None:
                         self.failures[str(candidate.server)] = str(error)
+                    elif client.is_closed:
+                        self.failures[str(candidate.server)] = "it closed the connection after its greeting"
                     elif connected is None:
-                        connected = task.result(), candidate.server
+                        connected = client, candidate.server
                     else:
-                        await close_surely(task.result())
+                        continue  # it is given up with the others
+                    del attempts[task]
         finally:
-            await _cancel(attempts)
+            for task, (client, _) in attempts.items():
+                _give_up(task, client)
         if connected is None:
             raise DialError(sentences.nobody_reached(self.failures))
         self.failures = {}
         self._remember(*connected)
         connected[0].is_used = True
-        if connected[0].is_closed:  # before anybody used it
-            await callbacks.closed()
         return connected
 
     async def _candidates(self, avoid: BusServer | None) -> list[Candidate]:
@@ -255,9 +273,8 @@ class Dialer:
         random.shuffle(addresses)
         return [Candidate(server, address, server.host) for address in addresses]
 
-    async def _attempt(self, candidate: Candidate, callbacks: DialCallbacks) -> StrictClient:
+    async def _attempt(self, client: StrictClient, candidate: Candidate, callbacks: DialCallbacks) -> None:
         """Connect to one address. Raises `DialError`, and closes what was opened."""
-        client = StrictClient()
         websocket = candidate.server.is_websocket
         client.is_here = _is_here(candidate.address)
         client.demand_tls = not websocket and (candidate.server.is_secure or self.demand_tls)
@@ -290,13 +307,12 @@ class Dialer:
             if client.max_payload < MIN_PAYLOAD_BYTES:
                 raise DialError(sentences.small_payload(client.max_payload))
         except BaseException as error:
-            await close_surely(client)
+            client.abandon()
             if isinstance(error, Exception) and not isinstance(error, StartError | DialError):
                 hint = f"; {sentences.no_certificate()}" if _is_reset(error) and self._shows_none(candidate) else ""
                 raise DialError(f"{describe(error)}{hint}") from None
             raise
         opening = False
-        return client
 
     def _shows_none(self, candidate: Candidate) -> bool:
         """Whether TLS is spoken and this process shows no certificate: a server may close the connection for it."""
@@ -404,8 +420,10 @@ def _is_address(host: str) -> bool:
     return True
 
 
-async def close_surely(client: Client) -> None:
-    """Close a client whatever it raises: nats-py writes to a transport that may be broken.
+async def close_surely(client: StrictClient) -> None:
+    """Close a client whatever it raises, also when the caller is cancelled.
+
+    What was published is sent before. nats-py writes to a transport that may be broken.
 
     Args:
         client: The client.
@@ -416,18 +434,22 @@ async def close_surely(client: Client) -> None:
             await client.close()
     except Exception:  # noqa: S110 - what a broken connection raises at its end says nothing new
         pass
+    finally:
+        client.abandon()
 
 
-async def _cancel(attempts: dict[asyncio.Task[StrictClient], Candidate]) -> None:
-    """End the attempts that another one has beaten, and close what they opened meanwhile."""
-    left = set(attempts)
-    while left:
-        for task in left:
-            task.cancel()  # again, as a library may swallow one: asyncio.wait_for does before Python 3.12
-        _, left = await asyncio.wait(left, timeout=CONNECT_TIMEOUT_S)
-    for task in attempts:
-        if not task.cancelled() and task.exception() is None:
-            await close_surely(task.result())
+def _give_up(attempt: asyncio.Task[None], client: StrictClient) -> None:
+    """End an attempt, and close its connection when it has ended: it may connect although it was cancelled.
+
+    asyncio.wait_for swallows a cancellation before Python 3.12; the deadline of the attempt ends it then.
+    """
+
+    def ended(task: asyncio.Task[None]) -> None:
+        retrieve_exception(task)
+        client.abandon()
+
+    attempt.cancel()
+    attempt.add_done_callback(ended)
 
 
 def _no_password() -> str:

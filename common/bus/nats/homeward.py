@@ -20,7 +20,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from watchout.common import supervisor
-from watchout.common.bus.nats.dialing import Dialer, DialError, StrictClient, close_surely
+from watchout.common.bus.nats.dialing import Dialer, DialError, StrictClient
 from watchout.common.bus.nats.line import Line
 from watchout.common.bus.nats.return_plan import ReturnPlan
 from watchout.common.bus.nats.subscriptions import Subscriptions
@@ -98,9 +98,18 @@ class Homeward:
         try:
             await asyncio.sleep(LINGER_S)
         finally:
-            self._subscriptions.end_overlap()
-            self._subscriptions.end(former.client)
-            await close_surely(former.client)
+            self.forget(former)
+
+    def forget(self, line: Line) -> None:
+        """Close a line that is not used, and expect nothing of it; one that is closed is ignored.
+
+        Args:
+            line: The line.
+
+        """
+        self._subscriptions.end_overlap()
+        self._subscriptions.end(line.client)
+        line.client.abandon()
 
     async def _try(self, used: Line) -> bool:
         """Change to an own server, if there is one that is good; return whether it was."""
@@ -116,9 +125,7 @@ class Homeward:
             changed = False  # the own server is lost again
         finally:
             if not changed:
-                self._subscriptions.end_overlap()
-                self._subscriptions.end(own.client)
-                await close_surely(own.client)
+                self.forget(own)
         return changed
 
     async def _change(self, used: Line, own: Line) -> bool:

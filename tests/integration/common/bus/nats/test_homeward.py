@@ -15,6 +15,7 @@ from tests.kit.clients import eventually
 from tests.kit.nats_servers import NatsServer, NatsSite, make_site
 from watchout.common.bus.nats import dialing, homeward, return_plan
 from watchout.common.bus.nats.connection import NatsConnection, connection_of
+from watchout.common.bus.nats.line import Line
 from watchout.common.settings import Settings, load
 
 COMES_S: Final = 30
@@ -178,6 +179,25 @@ async def test_requests_under_way_are_answered_over_the_former_connection(
         reply = await each.client.request("ask", b"%d" % answered, timeout=COMES_S)
         assert reply.data == b"%d" % answered
         answered += 1
+
+
+async def test_a_process_that_ends_at_the_moment_of_the_change_leaves_no_connection_open(
+    site: NatsSite, connect: Callable[..., NatsConnection]
+) -> None:
+    """The former connection has no task of its own then."""
+    each, _ = await away_from_home(site, connect)
+    former = each._line
+    assert former is not None
+
+    def take(line: Line) -> None:
+        each._take(line)
+        each._keeping.cancel()
+
+    each._homeward._take = take
+    await asyncio.to_thread(site.start)
+    await asyncio.wait({each._keeping}, timeout=COMES_S)
+    assert each._keeping.cancelled()
+    assert former.client._transport._io_writer.is_closing()
 
 
 async def test_a_server_that_is_cut_off_from_the_others_is_not_gone_back_to(
