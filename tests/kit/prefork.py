@@ -32,6 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+import zmq
+
 from tests.kit.namespaces import enter
 
 #: The programs that can be forked, by their module.
@@ -302,6 +304,8 @@ def _run(command: Callable[[], object]) -> NoReturn:
         print(code, file=sys.stderr)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
+    # An interpreter that takes its objects apart waits until what was sent has gone: the last word to the router.
+    zmq.Context.instance().destroy()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

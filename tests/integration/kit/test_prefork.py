@@ -10,11 +10,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+import zmq
 
 from tests.kit.prefork import Prefork, can_fork
 from tests.kit.processes import BIN, REPOSITORY, poll, running
 
 pytestmark = pytest.mark.e2e
+
+#: More than the buffers of a socket hold.
+LARGE_BYTES = 32 << 20
 
 
 @pytest.mark.parametrize("prefork", [True, False])
@@ -42,6 +46,24 @@ def test_its_exit_code_and_what_it_printed_are_known(prefork: bool) -> None:
         router.wait_for_output("router ready")
         router.kill()
         assert router.wait() == -signal.SIGKILL
+
+
+def test_what_it_has_sent_when_it_ends_arrives(tmp_path: Path) -> None:
+    script = f"""
+import zmq
+from tests.kit.prefork import _run
+def command():
+    with zmq.Context.instance().socket(zmq.PUSH) as socket:
+        socket.linger = 30_000
+        socket.connect("ipc://{tmp_path}/last")
+        socket.send(bytes({LARGE_BYTES}))
+_run(command)
+"""
+    with zmq.Context() as context, context.socket(zmq.PULL) as socket:
+        socket.bind(f"ipc://{tmp_path}/last")
+        subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, timeout=60, check=True)
+        assert socket.poll(30_000)
+        assert len(socket.recv()) == LARGE_BYTES
 
 
 def test_a_wait_that_is_too_long_raises() -> None:
