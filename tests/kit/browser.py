@@ -20,6 +20,7 @@ from websockets.sync.client import connect as connect_sync
 from tests.kit.clients import eventually
 from tests.kit.processes import Process, clean_environ, poll
 from tests.kit.services import missing
+from tests.kit.steady_network import with_steady_network
 
 PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
 START_S: Final = 60.0
@@ -56,7 +57,7 @@ def running_browser(*options: str) -> Iterator[Process]:
         "--remote-debugging-port=0", f"--user-data-dir={directory / 'profile'}", *options, "about:blank",
     ]  # fmt: skip
     environ = {**clean_environ(), "HOME": str(directory), "XDG_CONFIG_HOME": str(directory)}
-    browser = Process("browser", command, environ, directory / "output", directory)
+    browser = Process("browser", with_steady_network(command), environ, directory / "output", directory)
     told = directory / "profile" / "DevToolsActivePort"
     try:
         poll(lambda: (told.exists() and told.read_text().count("\n")) or not browser.running, START_S, "no DevTools")

@@ -23,6 +23,7 @@ from tests.kit.clients import eventually
 from tests.kit.ports import free_port
 from tests.kit.processes import Process, clean_environ
 from tests.kit.services import missing
+from tests.kit.steady_network import with_steady_network
 
 CHROMIUM: Final = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
 FIREFOX: Final = ("firefox-esr", "firefox")
@@ -191,7 +192,7 @@ def _directory() -> Any:
 @contextlib.asynccontextmanager
 async def _running(name: str, command: list[str], directory: Path) -> AsyncIterator[Process]:
     environ = {**clean_environ(), "HOME": str(directory), "XDG_CONFIG_HOME": str(directory), "MOZ_HEADLESS": "1"}
-    process = Process(name, command, environ, directory / "output", directory)
+    process = Process(name, with_steady_network(command), environ, directory / "output", directory)
     try:
         yield process
     finally:

@@ -1,11 +1,25 @@
-"""The browser that many tests share: what one module's tests leave in it is gone for the next."""
+"""The browser that many tests share: tests and hosts of another module leave nothing in it for the next."""
 
 from __future__ import annotations
 
+import asyncio
+
 from tests.kit.browser import forget, opened, served
+from tests.kit.clients import eventually
+from tests.kit.network import another_host
 from tests.kit.processes import Process
 
 PERMISSION = "navigator.permissions.query({name: 'geolocation'}).then(({state}) => state)"
+#: Loads more at a time, all the time, than the browser has connections for; counts what came, and keeps why something
+#: did not.
+LOADING = """
+window.came = 0;
+window.failed = [];
+const load = (url) => fetch(url, {cache: "no-store"}).then(() => came++, (error) => failed.push(String(error)));
+const lane = async (url) => { for (;;) await load(url); };
+for (let number = 0; number < 20; number++) lane(location.href + "?" + number);
+0
+"""
 
 
 async def test_a_browser_forgets_cookies_permissions_and_tabs(browser_process: Process, chromium: str) -> None:
@@ -19,3 +33,17 @@ async def test_a_browser_forgets_cookies_permissions_and_tabs(browser_process: P
             assert (await tab.run("document.cookie"), await tab.run(PERMISSION)) == ("", "prompt")
             targets = (await tab._call("Target.getTargets"))["targetInfos"]
             assert sorted(each["url"] for each in targets if each["type"] == "page") == ["about:blank", url]
+
+
+async def test_what_a_page_loads_comes_while_hosts_of_other_tests_are_made_and_removed(chromium: str) -> None:
+    def make_and_remove() -> None:
+        with another_host():
+            pass
+
+    async with served("<title>page</title>") as url, opened(chromium, url) as tab:
+        await tab.run(LOADING)
+        for _ in range(3):
+            before = await tab.run("came")
+            await asyncio.to_thread(make_and_remove)
+            await eventually(lambda before=before: tab.run(f"came > {before + 10}"), what="nothing is loaded")
+        assert await tab.run("failed") == []
