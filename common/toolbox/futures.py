@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, Final
+
+#: Tasks whose result nobody awaits: the event loop itself keeps no task alive.
+_in_background: Final[set[asyncio.Task[None]]] = set()
+
+
+def in_background(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end, whatever becomes of the caller. Its failure is dropped.
+
+    Args:
+        work: The coroutine, which ends soon, and fails only where nobody has to know of it.
+
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    _in_background.add(task)
+    task.add_done_callback(_in_background.discard)
+    task.add_done_callback(retrieve_exception)
 
 
 def retrieve_exception(future: asyncio.Future[Any]) -> None:

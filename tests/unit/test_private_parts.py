@@ -11,11 +11,12 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from unittest import mock
 
 import pytest
-from websockets.exceptions import ProtocolError
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosedError, ProtocolError
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
@@ -48,6 +49,14 @@ USES: Final = {
     ("nats", "greeting of Client._process_info"): (
         "common/bus/nats/dialing.py",
         "test_nats_begins_tls_when_process_info_demands_it_in_the_greeting",
+    ),
+    ("nats", "Client._status._reading_task._ping_interval_task._flusher_task"): (
+        "common/bus/nats/dialing.py",
+        "test_nats_leaves_no_task_and_no_socket_when_it_is_abandoned",
+    ),
+    ("nats", "Client._subs._wait_for_msgs_task"): (
+        "common/bus/nats/dialing.py",
+        "test_nats_leaves_no_task_and_no_socket_when_it_is_abandoned",
     ),
     ("asyncpg", "text of a refused TLS request"): (
         "identity/sources/connecting.py",
@@ -154,7 +163,7 @@ async def serving(talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], A
     """A server on a free port whose connections are closed at the end."""
     done = asyncio.Event()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await talk(reader, writer)
         finally:
@@ -163,13 +172,20 @@ async def serving(talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], A
                 await writer.wait_closed()
             done.set()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
         await done.wait()
     finally:
         server.close()
         await server.wait_closed()
+
+
+@asynccontextmanager
+async def serving_websockets(talk: Callable[[ServerConnection], Awaitable[None]]) -> AsyncIterator[int]:
+    """A WebSocket server on a free port."""
+    async with serve(talk, "127.0.0.1", 0) as server:
+        yield next(iter(server.sockets)).getsockname()[1]
 
 
 async def test_nats_handles_the_greeting_in_process_info() -> None:
@@ -223,6 +239,49 @@ async def test_nats_begins_tls_when_process_info_demands_it_in_the_greeting() ->
                 )
             await client.close()
     assert connect_tls.called
+
+
+@pytest.mark.parametrize("scheme", ["nats", "ws"])
+@pytest.mark.filterwarnings("ignore:parameter 'timeout' of type:DeprecationWarning")  # nats-py gives it to aiohttp
+async def test_nats_leaves_no_task_and_no_socket_when_it_is_abandoned(scheme: str) -> None:
+    pytest.importorskip("nats")
+    from watchout.common.bus.nats.dialing import StrictClient
+
+    info = b'INFO {"server_id":"x","version":"2.10.0","max_payload":1024}\r\n'
+    ended = asyncio.Event()
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(info)
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
+        ended.set()
+
+    async def greet_over_websocket(connection: ServerConnection) -> None:
+        with suppress(ConnectionClosedError):
+            await connection.send(info)
+            async for message in connection:
+                if message.startswith(b"PING"):
+                    await connection.send(b"PONG\r\n")
+        ended.set()
+
+    def tasks_of_nats() -> list[asyncio.Task[Any]]:
+        return [task for task in asyncio.all_tasks() if "/nats/" in task.get_coro().cr_code.co_filename]
+
+    async with (
+        serving(greet) if scheme == "nats" else serving_websockets(greet_over_websocket) as port,
+        asyncio.timeout(30),
+    ):
+        client = StrictClient()
+        await client.connect(f"{scheme}://127.0.0.1:{port}", allow_reconnect=False)
+        await client.subscribe("a", cb=mock.AsyncMock())
+        assert len(tasks_of_nats()) == 4  # it reads, pings, flushes, and handles messages
+        client.abandon()
+        client.abandon()
+        assert client.is_closed
+        await ended.wait()
+        while tasks_of_nats():
+            await asyncio.sleep(0.01)
 
 
 async def test_asyncpg_says_that_a_server_rejected_tls_in_these_words() -> None:

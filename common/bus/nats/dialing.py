@@ -28,7 +28,7 @@ from watchout.common.bus.nats.parts import MIN_PAYLOAD_BYTES
 from watchout.common.errors import StartError
 from watchout.common.settings import Settings
 from watchout.common.settings.bus_servers import BusServer
-from watchout.common.toolbox.futures import retrieve_exception
+from watchout.common.toolbox.futures import in_background, retrieve_exception
 from watchout.common.toolbox.reason import reason
 
 #: Deadline of one attempt's steps (connection, greeting, TLS), in seconds.
@@ -113,15 +113,19 @@ class StrictClient(Client):
             self._transport.writelines([*waiting, *last])
 
     def abandon(self) -> None:
-        """Close the socket in this turn of the event loop; nats-py ends its tasks when it finds that. Again: nothing.
+        """Close the socket and end the tasks of nats-py, whether the caller goes on or not; if they are, do nothing.
 
         `close` takes several turns, and leaves the socket open where it was cancelled.
         """
+        self._status = Client.CLOSED
+        messages = [each._wait_for_msgs_task for each in self._subs.values()]
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task, *messages):
+            if task is not None:
+                task.cancel()
         transport = self._transport
         if isinstance(transport, WebSocketTransport):
-            connector = getattr(transport._client, "connector", None)  # it has no client after its end
-            if connector is not None:
-                connector.close()
+            if transport._client is not None:
+                in_background(transport._client.close())
         elif transport:
             transport.close()  # type: ignore[no-untyped-call]
 

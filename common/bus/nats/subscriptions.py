@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -15,7 +15,7 @@ from nats.errors import Error as NatsError
 
 from watchout.common import supervisor
 from watchout.common.bus.nats.overlap import Overlap
-from watchout.common.toolbox.futures import retrieve_exception
+from watchout.common.toolbox.futures import in_background
 
 #: Most received messages of one subscription that wait to be handled, by number and by bytes.
 MAX_RECEIVED: Final = 50_000
@@ -98,7 +98,7 @@ class Subscriptions:
         made = NatsSubscription(self, subject, on_message)
         self._all[made] = None
         for client in self._clients:
-            _soon(self._subscribe(client, made))
+            in_background(self._subscribe(client, made))
         return made
 
     def remove(self, subscription: NatsSubscription) -> None:
@@ -112,7 +112,7 @@ class Subscriptions:
             del self._all[subscription]
             for each in subscription.at.values():
                 if each is not None:
-                    _soon(_unsubscribe(each))
+                    in_background(_unsubscribe(each))
 
     # ── connections ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -243,7 +243,6 @@ class Subscriptions:
 
 #: A message with the subscription that got it.
 _Received = tuple[NatsSubscription, Msg]
-_running: Final[set[asyncio.Task[None]]] = set()
 
 
 def _key(received: _Received) -> tuple[NatsSubscription, str, str, bytes]:
@@ -253,18 +252,6 @@ def _key(received: _Received) -> tuple[NatsSubscription, str, str, bytes]:
 
 def _size(received: _Received) -> int:
     return len(received[1].data)
-
-
-def _soon(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine of nats-py that fails only together with the connection."""
-    task = asyncio.get_running_loop().create_task(work)
-    _running.add(task)
-    task.add_done_callback(_done)
-
-
-def _done(task: asyncio.Task[None]) -> None:
-    _running.discard(task)
-    retrieve_exception(task)
 
 
 async def _drain(subscription: Subscription) -> None:

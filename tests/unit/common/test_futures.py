@@ -1,4 +1,4 @@
-"""Exceptions of futures that nobody awaits."""
+"""Futures and tasks that nobody awaits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from watchout.common.toolbox.futures import retrieve_exception
+from watchout.common.toolbox.futures import in_background, retrieve_exception
 
 
 @pytest.mark.parametrize("is_retrieved", [True, False])
@@ -33,3 +33,23 @@ async def test_a_future_that_is_pending_or_cancelled_is_left_as_it_is() -> None:
     future.cancel()
     retrieve_exception(future)
     assert future.cancelled()
+
+
+async def test_what_runs_in_the_background_is_not_collected_and_its_failure_is_not_logged() -> None:
+    logged: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: logged.append(context))
+    ended: list[str] = []
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        ended.append("it ran")
+        raise ValueError("nobody awaits this")
+
+    in_background(fails())
+    while not ended:
+        gc.collect()
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert logged == []
