@@ -24,7 +24,7 @@ from tests.kit.services import missing, not_permitted
 
 READY_S: Final = 30.0
 #: Also ends with this process: it watches its standard input. The shell stays the server's parent.
-_UNTIL_STDIN_CLOSES: Final = '"$@" <&- >/dev/null 2>&1 & p=$!; cat >/dev/null; kill -TERM "$p"; wait "$p"'
+_UNTIL_STDIN_CLOSES: Final = '"$@" <&- >/dev/null 2>&1 & p=$!; cat >/dev/null; kill -TERM "$p" 2>/dev/null; wait "$p"'
 
 
 class Broker:

@@ -36,7 +36,9 @@ READY_S: Final = 60.0
 #: One answer of its monitoring: the server, or this process, may have to wait for its turn.
 ANSWER_S: Final = 15.0
 #: The shell stays the server's parent, says its id, and ends it when this process is gone.
-_UNTIL_STDIN_CLOSES: Final = '"$@" <&- >"$OUTPUT" 2>&1 & p=$!; echo "$p"; cat >/dev/null; kill -TERM "$p"; wait "$p"'
+_UNTIL_STDIN_CLOSES: Final = (
+    '"$@" <&- >"$OUTPUT" 2>&1 & p=$!; echo "$p"; cat >/dev/null; kill -TERM "$p" 2>/dev/null; wait "$p"'
+)
 
 
 def nats_program() -> str:

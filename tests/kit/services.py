@@ -52,7 +52,7 @@ PASSWORD: Final = "correct horse"
 _STATEMENT: Final = re.compile(r" LOG:  (statement|execute [^:]*): ")
 
 #: The shell stays PostgreSQL's parent, so its id cannot be another process's when the signal is sent.
-_UNTIL_STDIN_CLOSES: Final = '"$@" & p=$!; cat >/dev/null; kill -INT "$p"; wait "$p"'
+_UNTIL_STDIN_CLOSES: Final = '"$@" & p=$!; cat >/dev/null; kill -INT "$p" 2>/dev/null; wait "$p"'
 
 
 def missing(reason: str) -> NoReturn:

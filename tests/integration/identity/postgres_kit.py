@@ -148,7 +148,7 @@ class PgBouncer:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", '"$@" & cat >/dev/null; kill $!; wait $!', "sh", *self._command],
+            ["/bin/sh", "-c", '"$@" & cat >/dev/null; kill $! 2>/dev/null; wait $!', "sh", *self._command],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/", **self._as,
         )  # fmt: skip
         give_up = time.monotonic() + 30
