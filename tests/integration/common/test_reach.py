@@ -158,20 +158,9 @@ async def test_a_port_where_nobody_listens_is_told_as_that() -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "redis", "nats", "wss", "tcp"])
 async def test_a_peer_that_says_nothing_is_no_fault(scheme: str) -> None:
-    came: list[asyncio.StreamWriter] = []
+    async def say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
 
-    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        came.append(writer)
-        with contextlib.suppress(OSError):
-            await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
-    try:
-        reached = await reach(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}", 2.0)
-        assert (reached.connected, reached.fault) == (True, "")
-    finally:
-        server.close()
-        for writer in came:
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+    async with Relays(say_nothing) as server:
+        reached = await reach(f"{scheme}://127.0.0.1:{server.port}", 2.0)
+    assert (reached.connected, reached.fault) == (True, "")

@@ -32,6 +32,7 @@ from tests.integration.identity.postgres_kit import (
     verify,
     who,
 )
+from tests.kit.relays import Relays
 from tests.kit.services import Postgres
 from watchout.common.errors import StoreUnavailable
 from watchout.identity import Identity
@@ -247,20 +248,14 @@ async def test_a_database_that_is_not_there_is_unavailable(postgres: Postgres) -
 )
 async def test_something_else_on_that_port_is_unavailable_within_the_deadline(says: bytes) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            writer.write(says)
-            await reader.read()
-        writer.close()
+        writer.write(says)
+        await reader.read()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    try:
-        async with opened(f"postgres://u:secret-word@127.0.0.1:{port}/x", timeout_s=SHORT_S) as store:
+    async with Relays(answer) as server:
+        url = f"postgres://u:secret-word@127.0.0.1:{server.port}/x"
+        async with opened(url, timeout_s=SHORT_S) as store:
             reasons = await asyncio.gather(*[refusal(store, timeout_s=SHORT_S) for _ in range(10)])
-        assert "secret-word" not in str(reasons)
-    finally:
-        server.close()
-        await server.wait_closed()
+    assert "secret-word" not in str(reasons)
 
 
 async def test_a_store_that_is_not_open_is_unavailable(database: Database) -> None:

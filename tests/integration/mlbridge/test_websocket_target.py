@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -15,6 +14,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from tests.integration.mlbridge.targets_kit import ALERT, PICTURE, WAIT_S, failure_of, frame, opened, shown
 from tests.kit.polling import until
 from tests.kit.ports import free_port
+from tests.kit.relays import Relays
 from watchout.mlbridge.targets import TargetFailure
 
 
@@ -223,19 +223,17 @@ async def test_a_connection_that_is_not_read_is_given_up_with_all_that_waits_in_
         protocol.send_response(protocol.accept(request))  # type: ignore[arg-type]
         writer.write(b"".join(protocol.data_to_send()))
         came.append(b"")
-        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-            await asyncio.sleep(3600)
-        writer.close()
+        await asyncio.sleep(3600)
 
-    server = await asyncio.start_server(handshake_and_hang, "127.0.0.1", 0, limit=1024)
-    port = server.sockets[0].getsockname()[1]
-    async with opened(f"ws://127.0.0.1:{port}", ml_timeout_s=0.5) as (target, _):
+    async with (
+        Relays(handshake_and_hang, limit=1024) as server,
+        opened(f"ws://127.0.0.1:{server.port}", ml_timeout_s=0.5) as (target, _),
+    ):
         for number in range(3):
             with pytest.raises((TimeoutError, TargetFailure)):
                 async with asyncio.timeout(0.5):
                     await target.analyse(frame(number, picture=PICTURE[:3] + bytes(1 << 20)))
         await until(lambda: len(came) >= 2, WAIT_S)
-    server.close()
 
 
 @pytest.mark.usefixtures("patient")

@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestServer
 
 from tests.kit.polling import until
 from tests.kit.ports import free_port
+from tests.kit.relays import Relays
 from watchout.common.toolbox.http_client import (
     HTTP_ERRORS,
     MAX_PLAIN_BODY_BYTES,
@@ -167,16 +168,11 @@ def unused_port() -> int:
 
 
 async def test_a_connection_that_ends_without_a_word_is_named() -> None:
-    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def leave(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.close()
 
-    server = await asyncio.start_server(leave, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    try:
-        assert await reason_of(f"http://127.0.0.1:{port}/") == "it closed the connection without an answer"
-    finally:
-        server.close()
+    async with Relays(leave) as server:
+        assert await reason_of(f"http://127.0.0.1:{server.port}/") == "it closed the connection without an answer"
 
 
 async def test_a_socket_factory_may_refuse_an_address(service: tuple[Service, str]) -> None:

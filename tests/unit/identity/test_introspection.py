@@ -8,7 +8,7 @@ import gzip
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from tests.kit.http_server import HttpServer, Respond, drip, flood, silence
+from tests.kit.relays import Relays
 from tests.kit.services import BETTER_AUTH_VERSIONS, BetterAuth
 from watchout.common.errors import StartError, StoreUnavailable
 from watchout.common.settings import load
@@ -277,19 +278,14 @@ async def test_a_connection_that_was_closed_while_it_rested_is_not_noticed(endpo
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_something_else_on_that_port_is_unavailable(words: bytes, method: str) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(words)
-        writer.close()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(words)
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    try:
-        async with opened(f"http://127.0.0.1:{port}/canary", INTROSPECTION_METHOD=method) as asker:
-            await unavailable(asker)
-    finally:
-        server.close()
-        await server.wait_closed()
+    async with (
+        Relays(answer) as server,
+        opened(f"http://127.0.0.1:{server.port}/canary", INTROSPECTION_METHOD=method) as asker,
+    ):
+        await unavailable(asker)
 
 
 async def test_an_endpoint_that_goes_and_comes_back_is_logged_once_each_and_no_secret_ever(

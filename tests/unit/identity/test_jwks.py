@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from structlog.testing import capture_logs
 
 from tests.kit.http_server import drip, flood, silence
+from tests.kit.relays import Relays
 from tests.unit.identity.jwks_kit import CANARY, Clock, Issuer, opened, published, until, who
 from watchout.common.errors import StoreUnavailable
 from watchout.identity.sources import jwks
@@ -236,21 +237,16 @@ async def test_an_issuer_that_misbehaves_is_unavailable_and_bounded(
 )
 async def test_something_else_on_that_port_is_unavailable(clock: Clock, words: bytes) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(words)
-        writer.close()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(words)
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    try:
-        async with opened(f"http://user:{CANARY}@127.0.0.1:{port}/jwks", clock) as verifier:
-            with capture_logs() as lines:
-                reason = await unavailable(verifier, Issuer().token())
-            assert CANARY not in reason + str(lines)
-    finally:
-        server.close()
-        await server.wait_closed()
+    async with (
+        Relays(answer) as server,
+        opened(f"http://user:{CANARY}@127.0.0.1:{server.port}/jwks", clock) as verifier,
+    ):
+        with capture_logs() as lines:
+            reason = await unavailable(verifier, Issuer().token())
+        assert CANARY not in reason + str(lines)
 
 
 def self_signed(directory: Path) -> ssl.SSLContext:

@@ -14,6 +14,7 @@ from yarl import URL
 
 from tests.kit.clients import eventually
 from tests.kit.ports import free_port
+from tests.kit.relays import Relays
 from watchout.common.toolbox.http_bounds import BodyTooLarge
 from watchout.mlbridge.targets import http_connections
 from watchout.mlbridge.targets.http_connections import HttpConnections, NoConnection, NoResponse, request_head
@@ -30,10 +31,9 @@ class Service:
         self.open: set[asyncio.StreamWriter] = set()
         self.answer: Callable[[asyncio.StreamWriter], Awaitable[None]] = _answer
         self.port = 0
-        self.released = asyncio.Event()
 
     async def hang(self, _: asyncio.StreamWriter) -> None:
-        await self.released.wait()
+        await asyncio.Event().wait()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connected += 1
@@ -58,15 +58,9 @@ async def _answer(writer: asyncio.StreamWriter) -> None:
 @pytest.fixture
 async def service() -> AsyncIterator[Service]:
     service = Service()
-    server = await asyncio.start_server(service.serve, "127.0.0.1", 0)
-    service.port = server.sockets[0].getsockname()[1]
-    yield service
-    server.close()
-    service.released.set()
-    for writer in list(service.open):
-        writer.transport.abort()
-    await eventually(lambda: not service.open, 30)
-    await server.wait_closed()
+    async with Relays(service.serve) as server:
+        service.port = server.port
+        yield service
 
 
 @asynccontextmanager
@@ -187,22 +181,16 @@ async def test_a_last_response_ends_its_connection(service: Service) -> None:
 
 
 async def test_a_response_before_the_whole_request_is_taken_ends_its_connection(service: Service) -> None:
-    hangs = asyncio.Event()
-
     async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n")
-        await hangs.wait()  # it takes no more of the request
-        writer.transport.abort()
+        await asyncio.Event().wait()  # it takes no more of the request
 
-    server = await asyncio.start_server(early, "127.0.0.1", 0, limit=1 << 10)
-    service.port = server.sockets[0].getsockname()[1]
-    async with client(service) as http:
-        assert (await http.post(bytes(64 << 20))).status == 413
-        assert not http._idle
-    hangs.set()
-    server.close()
-    await server.wait_closed()
+    async with Relays(early, limit=1 << 10) as server:
+        service.port = server.port
+        async with client(service) as http:
+            assert (await http.post(bytes(64 << 20))).status == 413
+            assert not http._idle
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from tests.kit.ml_stub import ALERT, MlStub, serving
+from tests.kit.relays import Relays
 from watchout.common.alerts.model import AlertFault
 from watchout.common.media.frames import Frame
 from watchout.common.settings import Settings
@@ -342,14 +343,12 @@ async def test_broken_http_is_a_failure(answer: bytes) -> None:
         writer.close()
         await writer.wait_closed()
 
-    server = await asyncio.start_server(answer_and_close, "127.0.0.1", 0)
-    target = HttpTarget(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_s=60, connections=1)
-    await target.open(lambda _: None)
-    with pytest.raises(TargetFailure):
-        await target.analyse(FRAME)
-    await target.close()
-    server.close()
-    await server.wait_closed()
+    async with Relays(answer_and_close) as server:
+        target = HttpTarget(f"http://127.0.0.1:{server.port}", timeout_s=60, connections=1)
+        await target.open(lambda _: None)
+        with pytest.raises(TargetFailure):
+            await target.analyse(FRAME)
+        await target.close()
 
 
 async def test_a_name_that_does_not_resolve_is_a_failure() -> None:

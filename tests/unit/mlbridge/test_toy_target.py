@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.kit.polling import until
+from tests.kit.relays import Relays
 from watchout.common.errors import SettingsError
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
@@ -113,12 +114,12 @@ async def _greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 @pytest.mark.usefixtures("toy")
 async def test_its_address_is_checked_and_its_tls_is_named() -> None:
     assert ml_targets.addresses("toys://box") == [("box", 78)]
-    async with await asyncio.start_server(_greet, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        assert not (await reach(f"toy://127.0.0.1:{port}", 2.0)).fault
-        plain = await reach(f"toys://127.0.0.1:{port}", 2.0)
+    async with Relays(_greet) as server:
+        address = f"127.0.0.1:{server.port}"
+        assert not (await reach(f"toy://{address}", 2.0)).fault
+        plain = await reach(f"toys://{address}", 2.0)
         assert plain.fault == "it speaks no TLS: expected toy:// in place of toys://"
-        (finding,) = await check_ml_service(Settings(ml_service_url=f"toy://127.0.0.1:{port}"))
+        (finding,) = await check_ml_service(Settings(ml_service_url=f"toy://{address}"))
         assert finding.level == "ok"
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.kit.mesh_hosts import Authority, authority, files, meshes
 from tests.kit.ports import free_port
+from tests.kit.relays import Relays
 from watchout.common.bus.zeromq.mesh_certificates import load
 from watchout.common.settings import load as load_settings
 from watchout.ctl.doctor.checks.mesh import check_mesh, judge_mesh_certificate, judge_reach
@@ -48,6 +49,10 @@ def test_the_certificate_of_this_host_is_judged_as_other_hosts_do(ca: Authority)
     assert "certificate" in finding.says
 
 
+async def _leave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
 async def test_each_port_is_tried_as_a_sender_would(ca: Authority) -> None:
     async with meshes() as make:
         own = ca.home("a", "127.0.0.1")
@@ -58,14 +63,10 @@ async def test_each_port_is_tried_as_a_sender_would(ca: Authority) -> None:
             one_sided = ca.home("e", "127.0.0.1")  # it is accepted by this host, but accepts another cluster only
             (one_sided / "mesh" / "ca.crt").write_bytes((other.directory / "ca.crt").read_bytes())
             refusing, _ = make(one_sided)
-            plain = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
             addresses = [mesh.address or "" for mesh in (good, misnamed, foreign, refusing)]
-            addresses += [
-                f"tls:127.0.0.1:{plain.sockets[0].getsockname()[1]}/f-abcdefgh",
-                f"tls:127.0.0.1:{free_port()}/f-abcdefgh",
-            ]
-            found = await reach([*addresses, "unix:f-abcdefgh", "nonsense"], load(files(own)).client)
-            plain.close()
+            async with Relays(_leave) as plain:
+                addresses += [f"tls:127.0.0.1:{port}/f-abcdefgh" for port in (plain.port, free_port())]
+                found = await reach([*addresses, "unix:f-abcdefgh", "nonsense"], load(files(own)).client)
     assert list(found) == addresses
     works, *faults = found.values()
     assert works is None
