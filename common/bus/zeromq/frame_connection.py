@@ -191,6 +191,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         #: Whether more than `WRITE_BYTES` wait for the kernel.
         self.full = False
         self.transport: asyncio.Transport
+        self._is_made = self._is_unwanted = False
         #: What ended the connection, None: nothing did yet, or it was closed in order.
         self.error: Exception | None = None
         #: Why this end closed the connection: what the peer did against the protocol. None: it did not.
@@ -203,7 +204,10 @@ class FrameProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Bound the write buffer, and send this end's greeting."""
-        self.transport = cast("asyncio.Transport", transport)
+        self.transport, self._is_made = cast("asyncio.Transport", transport), True
+        if self._is_unwanted:
+            self.transport.abort()
+            return
         self.transport.set_write_buffer_limits(high=WRITE_BYTES, low=WRITE_BYTES // 4)
         self.transport.write(self._zmtp.opening)
 
@@ -232,6 +236,12 @@ class FrameProtocol(asyncio.BufferedProtocol):
             self._next_turn.cancel()
         self.detach()
         self._on_lost(self)
+
+    def abort(self) -> None:
+        """End the connection at once, or as soon as it is made: who closes a socket need not know which."""
+        self._is_unwanted = True
+        if self._is_made:
+            self.transport.abort()
 
     def write_frame(self, parts: Parts) -> None:
         """Write a frame whose first part begins with its ZMTP head; called by the attached sender."""

@@ -40,7 +40,7 @@ LISTEN_BACKLOG: Final = 512
 #: Makes the protocol object of a connection; its argument is called when the connection is over.
 MakeProtocol = Callable[[Callable[[FrameProtocol], None]], FrameProtocol]
 #: Makes one connection, with the protocol object that its argument makes.
-Connect = Callable[[Callable[[], FrameProtocol]], Awaitable[FrameProtocol]]
+Connect = Callable[[Callable[[], FrameProtocol]], Awaitable[None]]
 
 _log = log.get("common.bus.zeromq.frame_sockets")
 
@@ -112,7 +112,7 @@ class Binding:
         with contextlib.suppress(OSError):
             self._path.unlink()
         for connection in list(self._connections):
-            connection.transport.abort()
+            connection.abort()
 
 
 async def next_connection(listening: socket.socket, which: str) -> tuple[socket.socket, Any]:
@@ -167,6 +167,7 @@ class Dialing:
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
         self._lost = asyncio.Event()
+        #: The connection, also while it is being made.
         self._current: FrameProtocol | None = None
         self._malformed = 0
         self._task = supervisor.current().keep(self._stay_connected, f"bus {name}")
@@ -199,8 +200,9 @@ class Dialing:
         """Connect once; False when nobody listens, or the peer cannot be used."""
         self._lost.clear()
         try:
-            self._current = await self._open(lambda: self._make(self._on_lost))
+            await self._open(self._begin)
         except OSError as error:
+            self._current = None
             if error.errno in (errno.EMFILE, errno.ENFILE):  # out of descriptors
                 supervisor.current().failed("connection to the bus", error)
             self._tell(self._explain(error))
@@ -208,6 +210,10 @@ class Dialing:
         if not self._lost.is_set():
             self._tell(None)
         return True
+
+    def _begin(self) -> FrameProtocol:
+        self._current = self._make(self._on_lost)
+        return self._current
 
     def _on_lost(self, connection: FrameProtocol) -> None:
         self._malformed += connection.malformed
@@ -225,13 +231,13 @@ class Dialing:
         self._on_change = None
         self._task.cancel()
         if self._current is not None:
-            self._current.transport.abort()
+            self._current.abort()
 
 
 def _unix_connection(path: Path) -> Connect:
     """Return what connects to a Unix socket; the path need not exist yet."""
 
-    async def connect(make: Callable[[], FrameProtocol]) -> FrameProtocol:
+    async def connect(make: Callable[[], FrameProtocol]) -> None:
         loop = asyncio.get_running_loop()
         raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -241,8 +247,7 @@ def _unix_connection(path: Path) -> Connect:
         except BaseException:
             raw.close()
             raise
-        _, protocol = await loop.create_unix_connection(make, sock=raw)
-        return protocol
+        await loop.create_unix_connection(make, sock=raw)
 
     return connect
 

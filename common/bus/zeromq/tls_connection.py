@@ -43,7 +43,8 @@ class TlsFrameProtocol(FrameProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Bound the write buffer, and send this end's greeting."""
         super().connection_made(transport)
-        self.transport.set_write_buffer_limits(high=WRITE_BYTES, low=WRITE_BYTES // 4)
+        if not self.transport.is_closing():
+            self.transport.set_write_buffer_limits(high=WRITE_BYTES, low=WRITE_BYTES // 4)
 
     def write_frame(self, parts: Parts) -> None:
         """Write a frame, and a PING behind it when one is due."""

@@ -10,6 +10,7 @@ import errno
 import socket
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from watchout.common import log, supervisor
@@ -45,6 +46,17 @@ NOTSENT_BYTES: Final = 64 << 10
 _log = log.get("common.bus.zeromq.tls_sockets")
 
 
+@dataclass(slots=True)
+class _Handshake:
+    """A connection whose peer is not verified yet. `raw`: its socket, until the event loop has it; None from then on.
+
+    Made by `TlsBinding`, which closes a socket that the event loop never got.
+    """
+
+    address: str
+    raw: socket.socket | None
+
+
 def set_options(raw: socket.socket) -> None:
     """Set the options of a connection between hosts: no delay, little unsent, and a peer that vanished is noticed."""
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -75,7 +87,7 @@ class TlsBinding:
         self._max_bytes = max_bytes
         self._deliver = deliver
         self._connections: set[FrameProtocol] = set()
-        self._handshakes: dict[asyncio.Task[None], str] = {}
+        self._handshakes: dict[asyncio.Task[None], _Handshake] = {}
         self._of_one: Counter[str] = Counter()
         self._malformed = 0
         #: Connections that were refused: no certificate of the cluster, no handshake in time, too many.
@@ -105,22 +117,28 @@ class TlsBinding:
             elif len(self._handshakes) >= MAX_HANDSHAKES or self._of_one[address] >= MAX_HANDSHAKES_OF_ONE:
                 self._refuse(raw, address, "too many connections without a certificate")
             else:
-                task = loop.create_task(self._serve(raw, address), name="frame mesh handshake")
-                self._handshakes[task] = address
+                handshake = _Handshake(address, raw)
+                task = loop.create_task(self._serve(handshake), name="frame mesh handshake")
+                self._handshakes[task] = handshake
                 self._of_one[address] += 1
                 task.add_done_callback(self._on_handshake)
 
     def _on_handshake(self, task: asyncio.Task[None]) -> None:
-        address = self._handshakes.pop(task)
+        handshake = self._handshakes.pop(task)
+        if handshake.raw is not None:  # cancelled before it began
+            handshake.raw.close()
+        address = handshake.address
         self._of_one[address] -= 1
         if not self._of_one[address]:
             del self._of_one[address]
         if not task.cancelled() and (error := task.exception()) is not None:
             supervisor.current().failed("connection of the frame mesh", error)
 
-    async def _serve(self, raw: socket.socket, address: str) -> None:
+    async def _serve(self, handshake: _Handshake) -> None:
         """Verify one peer, and receive its frames from then on."""
         loop = asyncio.get_running_loop()
+        raw, handshake.raw = handshake.raw, None
+        assert raw is not None, "it is begun once"
         connection = FrameProtocol(b"PULL", self._max_bytes, deliver=self._deliver, views=True, lost=self._on_lost)
         try:
             set_options(raw)
@@ -128,9 +146,9 @@ class TlsBinding:
                 lambda: connection, raw, ssl=self._certificates.contexts.server, ssl_handshake_timeout=HANDSHAKE_S
             )
         except OSError as error:
-            self._refuse(raw, address, refusal_reason(error))
+            self._refuse(raw, handshake.address, refusal_reason(error))
         except asyncio.CancelledError:
-            raw.close()
+            connection.abort()  # not the socket: its transport may be about to read from the number of its descriptor
             raise
         else:
             if not connection.transport.is_closing():
@@ -158,7 +176,7 @@ class TlsBinding:
         for task in list(self._handshakes):
             task.cancel()
         for connection in list(self._connections):
-            connection.transport.abort()
+            connection.abort()
 
 
 def bind(listen: MeshListen) -> socket.socket:
@@ -232,22 +250,21 @@ def dial(
 def _tls_connection(host: str, port: int, certificates: MeshCertificates) -> Connect:
     """Return what connects to a member of another host."""
 
-    async def connect(make: Callable[[], FrameProtocol]) -> FrameProtocol:
+    async def connect(make: Callable[[], FrameProtocol]) -> None:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_S):
             raw = await _connected(loop, host, port)
         try:
-            _, protocol = await loop.create_connection(
+            await loop.create_connection(
                 make,
                 sock=raw,
                 ssl=certificates.contexts.client,
                 server_hostname=host,
                 ssl_handshake_timeout=HANDSHAKE_S,
             )
-        except BaseException:
+        except Exception:
             raw.close()
             raise
-        return protocol
 
     return connect
 
