@@ -28,6 +28,8 @@ ADDRESSES_KEPT_S: Final = 10.0
 #: Pause before the next address of a name is tried beside the one before (RFC 8305 section 5), in seconds.
 NEXT_ADDRESS_S: Final = 0.25
 
+_ENDS: Final = "no connection: the bridge ends"
+
 
 class NoConnection(Exception):
     """No connection to the service could be opened; the text says why."""
@@ -38,9 +40,12 @@ class NoResponse(Exception):
 
 
 class _Connection(asyncio.Protocol):
-    """One connection. `answer` is the future of the request that is under way; None: it is idle."""
+    """One connection. `answer` is the future of the request that is under way; None: it is idle.
 
-    __slots__ = ("_owner", "_reader", "answer", "deadline", "idle_since", "transport")
+    `is_abandoned`: nobody waits for it any more although the event loop may still make it.
+    """
+
+    __slots__ = ("_owner", "_reader", "answer", "deadline", "idle_since", "is_abandoned", "transport")
 
     def __init__(self, owner: HttpConnections, max_body_bytes: int) -> None:
         self._owner = owner
@@ -48,10 +53,13 @@ class _Connection(asyncio.Protocol):
         self.answer: asyncio.Future[HttpResponse] | None = None
         self.deadline = 0.0
         self.idle_since = 0.0
+        self.is_abandoned = False
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        if self.is_abandoned:
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         answer = self.answer
@@ -214,7 +222,7 @@ class HttpConnections:
     def _take(self) -> _Connection | None:
         """Take the connection that was used last; None: there is none."""
         if self._closed:
-            raise NoConnection("no connection: the bridge ends")
+            raise NoConnection(_ENDS)
         while self._idle:
             connection = self._idle.pop()
             if not connection.transport.is_closing():
@@ -264,12 +272,13 @@ class HttpConnections:
         except OSError as error:
             detail = f" ({error.strerror})" if error.strerror else ""
             raise NoConnection(f"no connection: its name has no address{detail}") from None
+        connection = _Connection(self, self._max_body_bytes)
         try:
             sock = await aiohappyeyeballs.start_connection(
                 cast("Any", addresses), happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1, loop=self._loop
             )
-            _, connection = await self._loop.create_connection(
-                lambda: _Connection(self, self._max_body_bytes),
+            await self._loop.create_connection(
+                lambda: connection,
                 sock=sock, ssl=self._tls, server_hostname=host if self._tls is not None else None,
             )  # fmt: skip
         except ssl.SSLCertVerificationError as error:
@@ -277,6 +286,12 @@ class HttpConnections:
             raise NoConnection(f"its certificate is not accepted: {text}") from None
         except OSError as error:
             raise NoConnection(f"no connection: {reason(error)}") from None
+        except asyncio.CancelledError:
+            connection.is_abandoned = True  # with TLS the event loop may be past the step at which it closes it
+            raise
+        if self._closed:
+            connection.transport.abort()
+            raise NoConnection(_ENDS)
         return connection
 
     async def _resolve(self, host: str) -> list[tuple[Any, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from typing import Any, ClassVar, Final
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -109,7 +109,16 @@ class WebSocketTarget:
         if self._reconnecting is not None:
             await self._reconnecting.close()
 
-    def _connect(self) -> connect:
+    @contextlib.asynccontextmanager
+    async def _connect(self) -> AsyncGenerator[ClientConnection]:
+        connection = await self._opening()
+        try:
+            async with connection:
+                yield connection
+        finally:
+            connection.transport.abort()  # where the closing handshake was cut short
+
+    def _opening(self) -> connect:
         secure: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls}
         return connect(
             self._url,
@@ -139,7 +148,7 @@ class WebSocketTarget:
         opened: ClientConnection | None = None
         try:
             async with asyncio.timeout(CONNECTION_WAIT_S):
-                opened = await self._connect()
+                opened = await self._opening()
         except (WebSocketException, OSError, TimeoutError):
             pass
         finally:
@@ -159,13 +168,17 @@ class WebSocketTarget:
             except (WebSocketException, OSError, TimeoutError) as exc:
                 failure = exc
             finally:
-                self._isolated -= 1
                 reason = "it closed the connection" if failure is None else _reason(failure)
                 results.on_connection_lost(reason, too_large=_is_too_large(failure))
                 with contextlib.suppress(OSError):
                     await connection.close()
 
+        def ended(_: object) -> None:
+            self._isolated -= 1
+            connection.transport.abort()  # where `serve` did not begin, or was cancelled in the closing handshake
+
         reader = self._tasks.start(serve(), "isolated ml frame")
+        reader.add_done_callback(ended)
         try:
             values = await self._analyse(connection, results, frame, body)
         except BaseException:

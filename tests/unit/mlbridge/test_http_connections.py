@@ -8,6 +8,8 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
+from unittest import mock
 
 import pytest
 from yarl import URL
@@ -275,3 +277,48 @@ def test_the_head_of_a_request() -> None:
     for value in ("a\r\nB: c", "a\n", "a\0"):
         with pytest.raises(ValueError, match="line end"):
             request_head(url, [("A", value)])
+
+
+async def test_a_connection_that_is_made_after_the_end_is_not_used(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, ended = http_connections.aiohappyeyeballs.start_connection, asyncio.Event()
+    connecting = asyncio.Event()
+
+    async def start_connection(*args: Any, **options: Any) -> socket.socket:
+        connecting.set()
+        await ended.wait()
+        return await connect(*args, **options)
+
+    monkeypatch.setattr(http_connections.aiohappyeyeballs, "start_connection", start_connection)
+    async with client(service) as http:
+        post = asyncio.create_task(http.post(b"body"))
+        await connecting.wait()
+        await http.close()
+        ended.set()
+        with pytest.raises(NoConnection, match="the bridge ends"):
+            async with asyncio.timeout(30):
+                await post
+        await eventually(lambda: service.connected == 1 and not service.open, 30)
+    assert service.requests == []
+
+
+async def test_a_connection_that_is_made_after_its_request_was_cancelled_is_dropped(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: asyncio.Future[asyncio.Protocol] = asyncio.get_running_loop().create_future()
+
+    async def create_connection(factory: Callable[[], asyncio.Protocol], **options: socket.socket) -> None:
+        with options["sock"]:
+            made.set_result(factory())
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", create_connection)
+    async with client(service) as http:
+        post = asyncio.create_task(http.post(b"body"))
+        protocol = await made
+        post.cancel()
+        await asyncio.gather(post, return_exceptions=True)
+        transport = mock.Mock(spec=asyncio.Transport)
+        protocol.connection_made(transport)
+    transport.abort.assert_called_once_with()
