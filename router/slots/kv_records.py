@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -90,7 +90,8 @@ class KvRecords:
                                  reason=str(fault))  # fmt: skip
                 told = True
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._closing.wait(), LOAD_AGAIN_S)
+                    async with asyncio.timeout(LOAD_AGAIN_S):
+                        await self._closing.wait()
                 continue
             if told:
                 _log.info(f"{self._what} are loaded", slot=self._prefix)
@@ -118,17 +119,20 @@ class KvRecords:
                 return False
             self._written_at = now
             dirty, self._dirty = self._dirty, {}
-            faults = await asyncio.gather(*(self._write_chunk(each) for each in dirty), return_exceptions=True)
+            faults: Sequence[BaseException | None] = [asyncio.CancelledError()] * len(dirty)
+            try:
+                faults = await asyncio.gather(*(self._write_chunk(each) for each in dirty), return_exceptions=True)
+            finally:  # what may not be written is written again, also after a cancellation
+                for (number, keys), fault in zip(dirty.items(), faults, strict=True):
+                    if fault is not None:
+                        self._dirty.setdefault(number, set()).update(keys)
             reason = None
-            for (number, keys), fault in zip(dirty.items(), faults, strict=True):
-                if fault is None:
-                    continue
-                self._dirty.setdefault(number, set()).update(keys)
+            for fault in faults:
                 if isinstance(fault, Superseded):
                     self._superseded = True
                 elif isinstance(fault, BucketUnavailable):
                     reason = str(fault)
-                else:
+                elif fault is not None:
                     raise fault
         if reason is not None and not self.failing:
             _log.error(f"{self._what} cannot be written, it is tried again", slot=self._prefix, reason=reason)

@@ -270,6 +270,41 @@ async def test_reservations_that_cannot_be_written_now_are_written_later(monkeyp
     await kept.close()
 
 
+async def test_reservations_that_are_being_written_at_the_end_are_not_lost() -> None:
+    store = MemoryKeyValue()
+    kept = KvReservations(KvRecords(store, "reservations", 0, 1, "ids"))
+    await kept.load(NOW_MS)
+    names = [f"stream {number}" for number in range(100)]  # more chunks than are written at a time
+    kept.save([(name, ANN) for name in names], 0.0, whole=False)
+    while not store.writes:  # to the very turn
+        await asyncio.sleep(0)
+    assert store.writes < 60, "all of them are written already"
+    await kept.close()
+    after = await KvRecords(store, "reservations", 0, 2, "ids").load()
+    assert sorted(after) == sorted(names)
+
+
+async def test_what_one_chunk_fails_at_keeps_no_other_chunk_from_being_written_later() -> None:
+    store = MemoryKeyValue()
+    records, _ = await opened(store)
+    records.change({f"key {number}": b"%d" % number for number in range(200)})
+    encoded, broken = records._encoded, [0]
+
+    def encode(number: int) -> bytes:
+        if number in broken:
+            raise ZeroDivisionError
+        return encoded(number)
+
+    records._encoded = encode  # type: ignore[method-assign]
+    store.down = True
+    with pytest.raises(ZeroDivisionError):
+        await records.write()
+    store.down = False
+    broken.clear()
+    assert await records.write()
+    assert len((await opened(store, 2))[1]) == 200
+
+
 async def test_records_that_are_no_reservations_are_passed_over() -> None:
     store = MemoryKeyValue()
     records = KvRecords(store, "reservations", 0, 1, "ids")
