@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.kit.control_groups import group_below
 from tests.kit.services import not_permitted
 
 _V1, _V2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
@@ -20,12 +20,11 @@ def slowed(pid: int, share: float) -> Iterator[Callable[[], float]]:
     """While the block lasts, a process has this share of a core at most. Gives for how long it was held back, in s."""
     is_v1 = (_V1 / "cpu.cfs_quota_us").exists() or (_V1 / "cgroup.procs").exists()
     above = _V1 if is_v1 else _V2
-    path = above / f"watchout-test-{os.getpid()}"
-    try:
-        path.mkdir()
-    except OSError as error:
-        not_permitted(f"no CPU control group can be made ({error.strerror})")
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            path = stack.enter_context(group_below(above))
+        except OSError as error:
+            not_permitted(f"no CPU control group can be made ({error.strerror})")
         quota = round(share * _PERIOD_US)
         limit = path / ("cpu.cfs_quota_us" if is_v1 else "cpu.max")
         if not limit.exists():
@@ -35,11 +34,6 @@ def slowed(pid: int, share: float) -> Iterator[Callable[[], float]]:
         limit.write_text(str(quota) if is_v1 else f"{quota} {_PERIOD_US}")
         (path / "cgroup.procs").write_text(str(pid))
         yield lambda: _waited_s((path / "cpu.stat").read_text())
-    finally:
-        with contextlib.suppress(OSError):  # the process has ended
-            (above / "cgroup.procs").write_text(str(pid))
-        with contextlib.suppress(OSError):
-            path.rmdir()
 
 
 def _waited_s(stat: str) -> float:

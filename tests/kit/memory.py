@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.kit.control_groups import group_below
 from tests.kit.services import missing
 
 _V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
@@ -22,29 +22,23 @@ class Group:
         self.processes = path / "cgroup.procs"
 
     def add(self, pid: int) -> None:
-        """Put a process under the limit, with all that it allocates from now on."""
+        """Put a process under the limit, with all that it allocates from now on; at the end it is taken out."""
         self.processes.write_text(str(pid))
 
     def set_limit(self, limit_bytes: int) -> None:
         """Another limit, while the processes run: at most the first one."""
         self._limit.write_text(str(limit_bytes))
 
-    def release(self, pid: int) -> None:
-        """Take a process out."""
-        with contextlib.suppress(OSError):  # it has ended
-            (self._path.parent / "cgroup.procs").write_text(str(pid))
-
 
 @contextlib.contextmanager
 def limited(limit_bytes: int) -> Iterator[Group]:
     """A group whose processes may have so many bytes together; past it the kernel kills one of them."""
     is_v1 = (_V1 / "memory.limit_in_bytes").exists() or (_V1 / "cgroup.procs").exists()
-    path = (_V1 if is_v1 else _V2) / f"watchout-test-{os.getpid()}"
-    try:
-        path.mkdir()
-    except OSError as error:
-        missing(f"no memory cgroup can be made here ({error.strerror}); it takes root")
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            path = stack.enter_context(group_below(_V1 if is_v1 else _V2))
+        except OSError as error:
+            missing(f"no memory cgroup can be made here ({error.strerror}); it takes root")
         limit = path / ("memory.limit_in_bytes" if is_v1 else "memory.max")
         if not limit.exists():
             missing("the memory controller of cgroup v2 is not handed down here (cgroup.subtree_control)")
@@ -54,6 +48,3 @@ def limited(limit_bytes: int) -> Iterator[Group]:
             with contextlib.suppress(OSError):  # without swap accounting
                 swap.write_text(str(limit_bytes) if is_v1 else "0")
         yield Group(path, limit)
-    finally:
-        with contextlib.suppress(OSError):  # a process of it is still ending
-            path.rmdir()

@@ -91,7 +91,6 @@ async def scene(kit: Kit) -> AsyncIterator[Small]:
         here.tokens = [await asyncio.to_thread(system.token, f"user{number}") for number in range(len(PICTURE_BYTES))]
         here.group = stack.enter_context(limited(MEMORY_BYTES))
         here.group.add(here.named["grows"].pid)
-        stack.callback(here.group.release, here.named["grows"].pid)
         yield here
 
 
