@@ -63,10 +63,14 @@ class AlertRequests:
             RouterUnavailable: No reply in time.
         """
         link = self._links.of(alert.stream_id)
-        epoch = link.epoch
-        reply = await link.request(
-            lambda n: RaiseAlert(request=n, alert=alert, stamps=stamps_at_router(stamps, link.clock))
-        )
+        epoch = 0
+
+        def make(number: int) -> Message:
+            nonlocal epoch
+            epoch = link.epoch
+            return RaiseAlert(request=number, alert=alert, stamps=stamps_at_router(stamps, link.clock))
+
+        reply = await link.request(make)
         if not isinstance(reply, AcceptedReply):
             raise unexpected(reply)
         at = link.clock.to_local(reply.at) if reply.at else None
@@ -88,10 +92,13 @@ class AlertRequests:
         if not of.json:
             raise RouterUnavailable("the router is of a release without acknowledgements")
         link = self._links.of(of.stream)
-        alert, epoch = Alert.from_json(of.json), link.epoch
-        reply = await link.request(
-            lambda n: AcknowledgeRequest(
-                request=n,
+        alert, epoch = Alert.from_json(of.json), 0
+
+        def make(number: int) -> Message:
+            nonlocal epoch
+            epoch = link.epoch
+            return AcknowledgeRequest(
+                request=number,
                 alert=alert,
                 user=user,
                 note=note,
@@ -99,7 +106,8 @@ class AlertRequests:
                 owner=of.owner,
                 accepted_at=link.clock.to_router(of.at),
             )
-        )
+
+        reply = await link.request(make)
         if isinstance(reply, RefusedReply) and reply.code == ErrorCode.INVALID_MESSAGE:
             return reply
         if not isinstance(reply, AcknowledgedReply):
@@ -110,15 +118,22 @@ class AlertRequests:
         return msgspec.structs.replace(reply, acknowledgement=given)
 
     def _keep(self, link: BusClient, epoch: int, raised: Raised) -> None:
-        self._accepted.add(raised, epoch, asyncio.get_running_loop().time(), slot=link.slot)
+        """Keep what the router of this epoch accepted, for its successor; send it, if that is there already."""
+        if link.epoch != epoch:
+            self._raise_again(link, raised)
+        else:
+            self._accepted.add(raised, epoch, asyncio.get_running_loop().time(), slot=link.slot)
+
+    def _raise_again(self, link: BusClient, raised: Raised) -> None:
+        self._metrics.count(metric_names.ALERTS_RAISED_AGAIN)
+        link.send(_again(raised, link.clock))
+        self._keep(link, link.epoch, raised)
 
     def on_joined(self, slot: int, new_epoch: bool) -> None:
         """Send the router of a slot what another one accepted, which may have ended before it delivered it."""
         link = self._links.at(slot)
         for raised in self._accepted.take_other(link.epoch, slot=slot) if new_epoch else ():
-            self._metrics.count(metric_names.ALERTS_RAISED_AGAIN)
-            link.send(_again(raised, link.clock))
-            self._keep(link, link.epoch, raised)
+            self._raise_again(link, raised)
 
     def on_lost(self) -> None:
         """Handle that a router is away: what it accepted long before has been delivered."""

@@ -168,6 +168,8 @@ class AlertLane:
         except RouterUnavailable:
             return False
         match reply:
+            case AcceptedReply() if self._router.epoch != epoch:
+                return False  # it came together with a new router, to which what the former one accepted is sent again
             case AcceptedReply():
                 if reply.duplicate and raised.accepted_at is None:
                     self._metrics.count(metric_names.ALERTS_DUPLICATE)

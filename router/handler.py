@@ -341,7 +341,8 @@ class MessageHandler:
                 return
             member, body = held
             with supervisor.current().guarding("what waited for the start"):
-                if self.members.get(member) is not None:
+                # An alert is delivered whoever raised it: nobody else may know of it any more.
+                if self.members.get(member) is not None or isinstance(body, RaiseAlert | AcknowledgeRequest):
                     self._finish(body)
                     self._decide(member, body)
 

@@ -229,16 +229,16 @@ class AlertDelivery:
         is_own = interest.alerts_epoch == self.epoch
         after = interest.last_alert if is_own else 0
         for logged in self.log.of_stream_after(interest.stream, after, MAX_MISSED):
-            self._send_again(member, logged, None if is_own else logged.at)
+            self._send_again(member, logged, None if is_own else logged.at, number=0)
 
-    def _send_again(self, member: bytes, logged: LoggedAlert, at: int | None) -> None:
-        """Send an alert, or an acknowledgement, that was accepted before; `at` as in `AlertNotification`."""
+    def _send_again(self, member: bytes, logged: LoggedAlert, at: int | None, *, number: int) -> None:
+        """Send an alert, or an acknowledgement, that was accepted before; the rest as in `AlertNotification`."""
         self.metrics.count(metric_names.ALERTS_REDELIVERED)
         if logged.acknowledgement is None:
             self._remember(IncidentKind.REDELIVERED, logged.alert, clock.now_ms())
         notification = AlertNotification(
             alert=logged.alert,
-            number=logged.number,
+            number=number,
             at=logged.at if logged.acknowledgement is not None else at,
             acknowledgement=logged.acknowledgement,
             repeated=logged.acknowledgement is not None and at is not None,
@@ -251,6 +251,6 @@ class AlertDelivery:
         for logged in batch:
             self.outbox.send_all(self.streams.finish(logged.stream_id))
             if member in self.streams.alert_receivers(logged.stream_id)[0]:
-                self._send_again(member, logged, logged.at)
+                self._send_again(member, logged, logged.at, number=logged.number)
         if batch:
             asyncio.get_running_loop().call_soon(self._send_batch, member)

@@ -61,8 +61,8 @@ def of(sentences: list[dict[str, Any]], cause: str) -> Iterator[dict[str, Any]]:
 
 def access_lines(started: Watchout) -> list[dict[str, Any]]:
     """The lines of connections that ended."""
-    lines = (json.loads(line) for line in started.output.splitlines() if '"connection closed"' in line)
-    return [line for line in lines if line["module"] == "gateway.why.access_log"]
+    said = [line for process in started.processes for line in process.lines if '"connection closed"' in line]
+    return [line for line in map(json.loads, said) if line["module"] == "gateway.why.access_log"]
 
 
 async def test_why_viewers_get_what_they_get_and_what_became_of_an_alert(watchout, clients: Clients):

@@ -132,7 +132,7 @@ class StatusUpdate(Message, frozen=True, tag="status"):
 
 class AlertNotification(Message, frozen=True, tag="notify"):
     """Sent by the router to a gateway: an alert for its viewers and publishers. `number` counts the alerts of this
-    epoch.
+    epoch: the gateway has all those of its streams up to it. It is 0 where the gateway missed alerts of one stream.
 
     `at` (ms) is set when the alert is sent again after a loss, and is the time at which a router first accepted it:
     clients that subscribed later do not receive it. With `acknowledgement` (`acked` on the wire) the message says only

@@ -168,6 +168,20 @@ async def test_what_a_router_accepted_a_moment_before_it_ended_is_raised_again_f
             second.close()
 
 
+async def test_what_a_router_accepted_in_its_last_moment_is_sent_to_the_next_one_however_late_the_reply_is_seen(
+    router: FakeRouter, bench: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bridge did not run for a while: it finds the reply and the welcome of another router at once."""
+    epochs = iter([5, 5, 6])  # when it is sent, in the request, and when the reply is seen
+    async with bench() as found:
+        assert await found.link.wait_live(30)
+        monkeypatch.setattr(BusClient, "epoch", property(lambda _: next(epochs, 6)))
+        found.says(1, "1")
+        await until(lambda: len(router.told.attempts) == 2)
+        await until(lambda: len(found.outbox._accepted) == 1)
+        assert found.outbox._accepted.take_other(6) == []
+
+
 async def test_a_router_of_the_same_epoch_is_told_nothing_again(router: FakeRouter, bench: Start) -> None:
     async with bench() as found:
         found.says(1, "1")

@@ -559,6 +559,19 @@ async def test_a_request_of_a_member_that_is_gone_by_then_is_decided_for_nobody(
     assert place.streams.get("cam") is None
 
 
+async def test_an_alert_of_a_member_that_is_gone_by_then_is_delivered() -> None:
+    """A former router may have accepted it, and who raised it again is gone: nobody else has it."""
+    place = Place(syncing=True)
+    place.join(GATEWAY, OTHER)
+    place.watch(GATEWAY)
+    place.send(OTHER, RaiseAlert(request=1, alert=alert("new")))
+    place.send(OTHER, RaiseAlert(request=2, alert=alert("old"), accepted_at=NOW_MS - 5000))
+    place.send(OTHER, Bye())
+    place.handler.end_startup()
+    place.clock.run_turns()
+    assert [told.alert.id for told in place.take(GATEWAY, AlertNotification)] == ["old", "new"]
+
+
 def test_past_the_bound_of_held_requests_a_further_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startup_hold, "MAX_HELD", 2)
     place = Place(syncing=True)

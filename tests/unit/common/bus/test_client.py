@@ -1,4 +1,4 @@
-"""The way of frames to the router: over its transport, or over the mesh to where its welcome says."""
+"""Where frames to the router go, and what a member says of the alerts that it has when it joins again."""
 
 from __future__ import annotations
 
@@ -8,9 +8,19 @@ import pytest
 
 from tests.kit.clients import eventually
 from tests.kit.memory_transport import MemoryBus, MemoryRouterTransport
+from watchout.common.alerts.model import Alert
 from watchout.common.bus.client import BusClient
 from watchout.common.bus.frames import FOR_ALERT, BusFrame
-from watchout.common.bus.messages import Hello, Message, Welcome, decode_from_member, encode
+from watchout.common.bus.messages import (
+    AlertNotification,
+    Hello,
+    Message,
+    Rejoin,
+    SnapshotEnd,
+    Welcome,
+    decode_from_member,
+    encode,
+)
 
 
 async def nothing() -> AsyncIterator[Message]:
@@ -46,4 +56,32 @@ async def test_frames_for_the_router_go_where_its_welcome_says(over_mesh: bool) 
     await client.close()
     own.close()
     mesh.close()
+    router.close()
+
+
+async def test_alerts_that_were_missed_of_one_stream_say_nothing_of_those_of_others() -> None:
+    """A gateway that is being told what it missed may be told later ones of one stream before, and then join again."""
+    bus = MemoryBus()
+    ends: list[SnapshotEnd] = []
+
+    def answer(member: bytes, data: bytes) -> None:
+        body = decode_from_member(data).body
+        if isinstance(body, Hello):
+            router.send_control(member, encode(5, 0, Welcome(attempt=body.attempt)))
+        elif isinstance(body, SnapshotEnd):
+            ends.append(body)
+            alert = Alert(id="a", stream_id="cam", severity="low", message="m", timestamp=1)
+            for seq, number in enumerate((3, 0), 1):
+                router.send_control(member, encode(5, seq, AlertNotification(alert=alert, number=number)))
+            if len(ends) == 1:
+                router.send_control(member, encode(5, 3, Rejoin()))
+
+    router: MemoryRouterTransport = bus.open_router(on_control=answer, on_frame=print)
+    client = BusClient(
+        Hello(kind="gateway", name="g", pid=1), open_transport=bus.open_member,
+        request_timeout_s=30, snapshot=nothing, metrics=dict, on_message=print,
+    )  # fmt: skip
+    await eventually(lambda: len(ends) == 2)
+    assert [(each.alerts_epoch, each.last_alert) for each in ends] == [(0, 0), (5, 3)]
+    await client.close()
     router.close()
