@@ -22,6 +22,7 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from tests.kit.sources import nodes_of
+from watchout.common.toolbox import futures
 from watchout.gateway.client.deflate import AFTER_LAST_BLOCK_BYTES, Deflate
 from watchout.gateway.http.server import JsonRequestHandler
 
@@ -280,7 +281,7 @@ async def test_nats_leaves_no_task_and_no_socket_when_it_is_abandoned(scheme: st
         client.abandon()
         assert client.is_closed
         await ended.wait()
-        while tasks_of_nats():
+        while tasks_of_nats() or futures._in_background:
             await asyncio.sleep(0.01)
 
 
