@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from tests.kit.ports import free_port
+
 #: How the parts of a stream are written: (Content-Type of the answer, head of a part for a length, end of a part).
 FORMS: dict[str, tuple[str, Callable[[int], bytes], bytes]] = {
     "esp32": (
@@ -37,12 +39,15 @@ FORMS: dict[str, tuple[str, Callable[[int], bytes], bytes]] = {
 
 
 class TcpCamera:
-    """Answers each connection on a port of loopback by `talk`, in a thread; `talk` returning closes it."""
+    """Answers each connection on a port of loopback by `talk`, in a thread; `talk` returning closes it.
+
+    After `close` another one may have its `port`: nobody else gets it.
+    """
 
     def __init__(self, talk: Callable[[socket.socket], None], port: int = 0) -> None:
         self._talk = talk
-        self._server = socket.create_server(("127.0.0.1", port))
-        self.port: int = self._server.getsockname()[1]
+        self.port = port or free_port()
+        self._server = socket.create_server(("127.0.0.1", self.port))
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 

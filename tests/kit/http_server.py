@@ -10,6 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.kit.ports import free_port
+
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -23,13 +25,13 @@ class HttpServer:
         self.port = 0
 
     async def start(self, tls: ssl.SSLContext | None = None) -> None:
+        self.port = self.port or free_port()  # of nobody else while it is stopped
         app = web.Application(**self._options)
         app.router.add_route("*", "/{path:.*}", self._respond)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=tls, reuse_address=True)
         await site.start()
-        self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         runner, self._runner = self._runner, None

@@ -11,6 +11,8 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
+from tests.kit.ports import free_port
+
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -42,7 +44,7 @@ class Relays:
         self._options = options
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        #: Where it listens, kept over `close` and `open`.
+        #: Where it listens, kept over `close` and `open`: it is nobody else's meanwhile.
         self.port = 0
 
     async def __aenter__(self) -> Relays:
@@ -54,8 +56,8 @@ class Relays:
 
     async def open(self) -> None:
         """Listen."""
+        self.port = self.port or free_port()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, **self._options)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Listen no more, and put out who is in."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.ports import free_port
 from watchout.common.errors import StartError
 from watchout.common.home_files import port_lock
 from watchout.gateway.listen import port as module
@@ -40,9 +41,7 @@ def test_a_passed_socket_is_listened_on_and_no_other_is_opened(monkeypatch: pyte
 
 
 def test_without_passed_sockets_the_port_of_the_settings_is_opened(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = probe.getsockname()[1]
+    number = free_port()
     first, second = ListeningPort("127.0.0.1", number, tmp_path), ListeningPort("127.0.0.1", number, tmp_path)
     for each in (first, second):  # gateways of one home share it
         each.open()
@@ -59,9 +58,7 @@ def test_without_passed_sockets_the_port_of_the_settings_is_opened(tmp_path: Pat
 
 def test_what_waits_at_a_port_that_closes_is_taken_first(tmp_path: Path) -> None:
     """A connection whose handshake is done would be reset by the kernel."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = probe.getsockname()[1]
+    number = free_port()
     port = ListeningPort("127.0.0.1", number, tmp_path)
     port.open()
     clients = [socket.create_connection(("127.0.0.1", number)) for _ in range(3)]
@@ -89,9 +86,7 @@ def test_what_waits_in_a_socket_of_the_service_manager_is_left_to_the_next_gatew
 
 
 def test_gateways_of_one_port_know_of_each_other_until_they_drain(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = probe.getsockname()[1]
+    number = free_port()
     first, second, third = (ListeningPort("127.0.0.1", number, tmp_path) for _ in range(3))
     first.open()
     assert not first.is_shared(), "it is alone"
