@@ -267,7 +267,7 @@ async def test_a_gateway_that_ends_lets_these_viewers_go(watchout, clients):
     camera = await clients.camera(started.url, token)
     stream = await camera.register()
     async with watching(clients, started, stream, token) as screen:
-        assert await asyncio.to_thread(started.one("gateway").terminate, 5.0) == 0
+        assert await asyncio.to_thread(started.one("gateway").terminate) == 0
         await screen.over()
 
 
