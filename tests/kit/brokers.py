@@ -22,7 +22,7 @@ import pytest
 from tests.kit.ports import free_port
 from tests.kit.services import missing, not_permitted
 
-READY_S: Final = 30.0
+READY_S: Final = 60.0
 #: Also ends with this process: it watches its standard input. The shell stays the server's parent.
 _UNTIL_STDIN_CLOSES: Final = '"$@" <&- >/dev/null 2>&1 & p=$!; cat >/dev/null; kill -TERM "$p" 2>/dev/null; wait "$p"'
 

@@ -27,7 +27,7 @@ EXAMPLES = ROOT / "examples/ml_service"
 FOOTAGE = Path(os.environ.get("WATCHOUT_FOOTAGE", ROOT / "../shared/data/people.mp4"))
 FPS = 2
 SECONDS = 25
-READY_S = 30.0
+READY_S = 60.0
 #: Kind → the program, what the target is told besides the URL, and the server between the two.
 KINDS: dict[str, tuple[str, dict[str, Any], str | None]] = {
     "http, as it accepts": ("service.py", {}, None),
