@@ -17,8 +17,10 @@ from urllib.parse import unquote, urlsplit
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 
+from watchout.common.bus.nats.dialing import StrictClient
 from watchout.common.media.frames import Frame
 from watchout.common.ml_targets import kinds
 from watchout.common.settings import Settings
@@ -113,6 +115,7 @@ class NatsTarget:
         flushed = False
         try:
             await client.publish(self._channels.frames, body, reply=reply)
+            _raise_swallowed_cancellation()
             if results.for_each_frame:
                 flushed = True
                 return await result
@@ -120,6 +123,8 @@ class NatsTarget:
             flushed = True
             return await results.wait(result, frame.stream_id)
         except NatsError as exc:
+            if client.is_closed:
+                connection.ended.set()  # nats-py does not say so while it waits for a server that hangs
             await asyncio.wait((result,), timeout=REASON_S)  # `on_connection_lost` sets what is to blame
             if result.done() and not result.cancelled() and (failure := result.exception()) is not None:
                 raise failure from None
@@ -145,7 +150,7 @@ class NatsTarget:
             """Ignore: when an error ends the connection, `closed` is called too."""
 
         parts = urlsplit(self._url)
-        client = _TlsClient() if parts.scheme == "tls" else Client()
+        client = _TlsClient() if parts.scheme == "tls" else _Client()
         try:
             await client.connect(
                 f"{parts.scheme}://{_host(parts.hostname or '')}:{parts.port or self.declaration.ports[parts.scheme]}",
@@ -170,10 +175,24 @@ class NatsTarget:
             await client.flush(timeout=int(OPEN_S))
             yield connection
         finally:
-            await client.close()
+            client.abandon()
 
 
-class _TlsClient(Client):
+class _Client(StrictClient):
+    """A NATS client whose end waits for nobody. Made by `NatsTarget`."""
+
+    def abandon(self) -> None:
+        """Drop the connection with the frames that wait in it, and end the tasks of nats-py.
+
+        Its own `close` waits until the server has taken what waits: for a server that hangs, until TCP gives up.
+        """
+        super().abandon()
+        transport = self._transport
+        if isinstance(transport, TcpTransport) and transport._io_writer is not None:
+            transport._io_writer.transport.abort()
+
+
+class _TlsClient(_Client):
     """A NATS client for ``tls://`` that sends nothing, not even credentials, to a server that does not start TLS. Made
     by `NatsTarget`.
     """
@@ -240,6 +259,13 @@ class _Connection:
             self._results.fail(key, TargetFailure("nobody subscribes to the frames"))
             return
         self._results.on_reply(_read(message), key)
+
+
+def _raise_swallowed_cancellation() -> None:
+    """Raise `CancelledError` when this task was cancelled while nats-py wrote: it goes on as if nothing had come."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _ended(connection: _Connection) -> None:

@@ -47,6 +47,7 @@ USES: Final = {
     ),
     ("redis", "_AsyncRESP2Parser._read"): ("mlbridge/targets/redis_server.py", "test_redis_reads_a_text_with_read"),
     ("nats", "Client._process_info"): ("mlbridge/targets/nats.py", "test_nats_handles_the_greeting_in_process_info"),
+    ("nats", "TcpTransport._io_writer"): ("mlbridge/targets/nats.py", "test_nats_writes_to_io_writer"),
     ("nats", "greeting of Client._process_info"): (
         "common/bus/nats/dialing.py",
         "test_nats_begins_tls_when_process_info_demands_it_in_the_greeting",
@@ -212,6 +213,32 @@ async def test_nats_handles_the_greeting_in_process_info() -> None:
             )
         await client.close()
     assert sent == [b""]  # no credentials
+
+
+async def test_nats_writes_to_io_writer() -> None:
+    pytest.importorskip("nats")
+    from nats.aio.transport import TcpTransport
+
+    from watchout.mlbridge.targets.nats import _Client
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1024}\r\n')
+        await reader.readuntil(b"PING\r\n")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"PONG\r\n")
+        await left.wait()
+
+    client, left = _Client(), asyncio.Event()
+    async with serving(greet) as port, asyncio.timeout(30):
+        await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False)
+        transport = client._transport
+        assert isinstance(transport, TcpTransport)
+        writer = transport._io_writer
+        assert writer is not None
+        transport.write(bytes(32 << 20))  # type: ignore[no-untyped-call] # more than the kernel takes
+        client.abandon()
+        await writer.wait_closed()
+        left.set()
 
 
 async def test_nats_begins_tls_when_process_info_demands_it_in_the_greeting() -> None:
