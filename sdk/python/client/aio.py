@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -140,15 +141,16 @@ class Client:
     async def close(self) -> None:
         """Send what is queued, then close all subscriptions and cameras; their iterators end."""
         self._closed = True
-        for camera in list(self._cameras):
-            await camera.close()
-        for viewer in [*self._former, *([] if self._viewer is None else [self._viewer])]:
-            await viewer.close()
-        for subscription in self._subscriptions.values():
-            subscription.news.set()
-        await self._tokens.close()
-        if self._http is not None:
-            await self._http.close()
+        async with contextlib.AsyncExitStack() as stack:  # a cancellation ends one of these, and the others as well
+            if self._http is not None:
+                stack.push_async_callback(self._http.close)
+            stack.push_async_callback(self._tokens.close)
+            for subscription in self._subscriptions.values():
+                stack.callback(subscription.news.set)
+            for viewer in reversed([*self._former, *([] if self._viewer is None else [self._viewer])]):
+                stack.push_async_callback(viewer.close)
+            for camera in self._cameras:
+                stack.push_async_callback(camera.close)
 
     # ── streams ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -115,8 +115,13 @@ class Driver(Generic[C]):
             self._timer.cancel()
         if self._fetching is not None:
             self._fetching.cancel()
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        try:
+            while self._tasks:
+                await asyncio.wait(set(self._tasks))
+        except asyncio.CancelledError:  # the sockets end with their tasks
+            for task in self._tasks:
+                task.cancel()
+            raise
 
     # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -161,7 +166,8 @@ class Driver(Generic[C]):
         elif abort:
             socket.abort()
         else:
-            self._spawn(socket.close(), "watchout socket close")
+            closing = self._spawn(socket.close(), "watchout socket close")
+            closing.add_done_callback(lambda _: socket.abort())  # where it was cancelled before it began
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = self._loop.create_task(work, name=name)
@@ -224,15 +230,22 @@ class Driver(Generic[C]):
             return
         self._give_up_at = None
         if self._serving is not me:
-            await opened.close()
+            try:
+                await opened.close()
+            finally:
+                opened.transport.abort()
             return
         socket = self.socket = GatewaySocket(opened, lambda data: self._on_data(socket, data))
         self.do(self.core.on_open(self.now))
-        code, reason = await socket.run()
+        try:
+            code, reason = await socket.run()
+        except asyncio.CancelledError:
+            socket.abort()
+            raise
         if self.socket is socket:
             self.socket = self._serving = None
             with contextlib.suppress(Exception):
-                await opened.close()
+                await socket.close()
             self.do(self.core.on_close(code, reason, self.now))
 
     def _on_data(self, socket: GatewaySocket, data: bytes) -> None:

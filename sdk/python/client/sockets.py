@@ -86,25 +86,30 @@ class GatewaySocket:
         finally:
             self._closing = True
             writer.cancel()
-            await asyncio.wait({writer})
+            try:
+                await asyncio.wait({writer})
+            finally:  # also where this is cancelled: who waits for a message to be written would wait for ever
+                for _, _, written in self._outbox:
+                    if written is not None and not written.done():
+                        written.set_exception(ConnectionError("the connection was lost"))
+                        written.exception()
+                self._outbox.clear()
             if not writer.cancelled() and (error := writer.exception()) is not None:
                 raise error
-            for _, _, written in self._outbox:
-                if written is not None and not written.done():
-                    written.set_exception(ConnectionError("the connection was lost"))
-                    written.exception()
-            self._outbox.clear()
 
     async def close(self) -> None:
-        """Write the queued messages, then close with the closing handshake."""
-        if not self._closing:
-            last: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._outbox.append((b"", False, last))
-            self._filled.set()
-            with contextlib.suppress(TimeoutError, ConnectionError):
-                async with asyncio.timeout(CLOSE_S):
-                    await last
-        await self._connection.close()
+        """Write the queued messages, then close with the closing handshake; cancelled meanwhile, drop it at once."""
+        try:
+            if not self._closing:
+                last: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._outbox.append((b"", False, last))
+                self._filled.set()
+                with contextlib.suppress(TimeoutError, ConnectionError):
+                    async with asyncio.timeout(CLOSE_S):
+                        await last
+            await self._connection.close()
+        finally:
+            self.abort()
 
     def abort(self) -> None:
         """Drop the connection at once."""
