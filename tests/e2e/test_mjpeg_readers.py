@@ -4,8 +4,7 @@ One camera does to all of them at once what cameras do: odd frames, a pause long
 take-over, a return. Every reader has to see every colour in its order, over one and the same request.
 
 The proxies' time-outs are scaled down, unless `MJPEG_DEFAULT_TIME_OUTS` is set (`make test-mjpeg-long`): then they are
-the proxies' own, and the camera pauses for longer than those; and Caddy is among them, which has none, and Firefox
-among the readers.
+the proxies' own, and the camera pauses for longer than those; and Caddy is among them, which has none.
 """
 
 from __future__ import annotations
@@ -138,13 +137,6 @@ PROGRAMS: Final[dict[str, Callable[[str, Seen], Awaitable[None]]]] = {
 }  # fmt: skip
 
 
-#: Firefox only where nothing else runs (`make test-mjpeg-long`): in two whole runs its page stood still for two minutes
-#: while all other readers saw the pictures. Why is not known.
-BROWSERS: Final[dict[str, Callable[[], contextlib.AbstractAsyncContextManager[Browser]]]] = {
-    "Chromium": chromium, **({"Firefox": firefox} if DEFAULT_TIME_OUTS else {}),
-}  # fmt: skip
-
-
 async def look(browser: Browser, page: str, seen: list[Seen]) -> None:
     """Look at a page of pictures one below the other."""
     await browser.show(page)
@@ -220,7 +212,7 @@ async def test_every_reader_sees_every_picture_through_odd_frames_pauses_and_tak
         page = await stack.enter_async_context(
             page_of([f"{url}/streams/{stream}/mjpeg?token={token}" for url in ways.values()])
         )
-        for name, start in BROWSERS.items():
+        for name, start in (("Chromium", chromium), ("Firefox", firefox)):
             of_browser = [Seen(f"{name}, {way}") for way in ways]
             seen += of_browser
             tasks.append(group.create_task(look(await stack.enter_async_context(start()), page, of_browser)))

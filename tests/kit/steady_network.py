@@ -1,12 +1,12 @@
 """Starts a program that does not hear of changes of the machine's network.
 
-A browser ends what it just loads with an error (Chromium: ``ERR_NETWORK_CHANGED``) when an address comes to any
-interface of the machine, or goes: a page whose scripts were under way stays empty. Other tests make and remove hosts
-with interfaces all the time, beside a browser that only uses loopback, of which nothing changes. Both browsers hear of
-addresses over a netlink socket; without one they take the network for one that is there.
+A browser ends connections when an address comes to any interface of the machine, or goes: Chromium those that it is
+just making (``ERR_NETWORK_CHANGED``), so that a page whose scripts were under way stays empty; Firefox those over which
+nothing comes in the next five seconds, so that moving pictures of a camera that pauses stand still. Other tests make
+and remove hosts with interfaces all the time, beside a browser that only uses loopback, of which nothing changes. Both
+hear of addresses over a netlink socket; without one they take the network for one that is there.
 
-Firefox was not seen to mind, and is started so too. Run as a script in the new process, whose id stays that of the
-program.
+Run as a script in the new process, whose id stays that of the program.
 """
 
 from __future__ import annotations

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import sys
+from pathlib import Path
 
+from tests.kit import browsers
 from tests.kit.browser import forget, opened, served
 from tests.kit.clients import eventually
 from tests.kit.network import another_host
@@ -19,6 +23,16 @@ const load = (url) => fetch(url, {cache: "no-store"}).then(() => came++, (error)
 const lane = async (url) => { for (;;) await load(url); };
 for (let number = 0; number < 20; number++) lane(location.href + "?" + number);
 0
+"""
+#: Says of each kind of socket whether this process may have it: of routes and addresses, of devices, of the internet.
+SOCKETS = """
+import socket
+for family, protocol in ((socket.AF_NETLINK, 0), (socket.AF_NETLINK, 15), (socket.AF_INET, 0), (socket.AF_UNIX, 0)):
+    try:
+        socket.socket(family, socket.SOCK_DGRAM, protocol).close()
+        print(0)
+    except OSError as error:
+        print(error.errno)
 """
 
 
@@ -47,3 +61,10 @@ async def test_what_a_page_loads_comes_while_hosts_of_other_tests_are_made_and_r
             await asyncio.to_thread(make_and_remove)
             await eventually(lambda before=before: tab.run(f"came > {before + 10}"), what="nothing is loaded")
         assert await tab.run("failed") == []
+
+
+async def test_what_is_started_as_a_browser_hears_of_no_addresses(tmp_path: Path) -> None:
+    """Firefox would end a connection over which nothing comes for five seconds after an address came or went."""
+    async with browsers._running("firefox", [sys.executable, "-c", SOCKETS], tmp_path) as program:
+        assert await program.ended(60) == 0
+        assert program.lines == [str(errno.EAFNOSUPPORT), "0", "0", "0"]
