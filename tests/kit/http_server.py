@@ -36,7 +36,20 @@ class HttpServer:
     async def stop(self) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
-            await runner.cleanup()
+            await clean_up(runner)
+
+
+async def clean_up(runner: web.AppRunner) -> None:
+    """End a server, and drop its connections: aiohttp closes them, which waits for who reads nothing of a response."""
+    server = runner.server
+    open_ones = [] if server is None else [connection.transport for connection in server.connections]
+    try:
+        await runner.cleanup()
+    finally:
+        for transport in open_ones:
+            if transport is not None:
+                transport.abort()
+    await asyncio.sleep(0)  # they give back their sockets
 
 
 async def drip(request: web.Request) -> web.StreamResponse:

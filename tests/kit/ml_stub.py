@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.kit.http_server import clean_up
 from tests.kit.ports import free_port
 from watchout.common.clock import now_ms
 
@@ -65,7 +66,7 @@ class MlStub:
 
     async def stop(self) -> None:
         if self._runner is not None:
-            await self._runner.cleanup()
+            await clean_up(self._runner)
             self._runner = None
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -126,9 +127,11 @@ async def serving() -> AsyncIterator[MlStub]:
     """An ML service that runs during the block; requests that hang are let go of at its end."""
     stub = MlStub()
     await stub.start()
-    yield stub
-    stub.released.set()
-    await stub.stop()
+    try:
+        yield stub
+    finally:
+        stub.released.set()
+        await stub.stop()
 
 
 def _hung_up(request: web.Request) -> bool:
