@@ -220,7 +220,7 @@ class BusClient:
         """Send a request once the router is there, and wait for its reply.
 
         When the router goes away meanwhile the request is sent again on its return: every request may be handled twice
-        without harm. A grant that arrives in the same turn as the deadline is released again.
+        without harm. A grant that arrives in the same turn as the deadline, or as a cancellation, is released again.
 
         Args:
             make: Returns the request with this number in its field `request`; called again for each attempt.
@@ -246,10 +246,12 @@ class BusClient:
                         self._pending[number] = self._loop.create_future()
                         with contextlib.suppress(RouterUnavailable):
                             return await self._pending[number]
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError) as error:
             pending = self._pending.get(number)
             if pending is not None and pending.done() and not pending.cancelled() and pending.exception() is None:
                 self._release_unclaimed(pending.result())
+            if isinstance(error, asyncio.CancelledError):
+                raise
             raise RouterUnavailable(f"{self._name} did not answer in time") from None
         finally:
             self._waiting -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,9 +14,12 @@ from watchout.common.bus.client import BusClient
 from watchout.common.bus.frames import FOR_ALERT, BusFrame
 from watchout.common.bus.messages import (
     AlertNotification,
+    Claim,
+    GrantedReply,
     Hello,
     Message,
     Rejoin,
+    Release,
     SnapshotEnd,
     Welcome,
     decode_from_member,
@@ -83,5 +87,32 @@ async def test_alerts_that_were_missed_of_one_stream_say_nothing_of_those_of_oth
     )  # fmt: skip
     await eventually(lambda: len(ends) == 2)
     assert [(each.alerts_epoch, each.last_alert) for each in ends] == [(0, 0), (5, 3)]
+    await client.close()
+    router.close()
+
+
+async def test_a_grant_that_comes_in_the_turn_in_which_its_request_is_cancelled_is_given_back() -> None:
+    bus, released = MemoryBus(), []
+
+    def answer(member: bytes, data: bytes) -> None:
+        body = decode_from_member(data).body
+        if isinstance(body, Hello):
+            router.send_control(member, encode(5, 0, Welcome(attempt=body.attempt)))
+        elif isinstance(body, Claim):
+            grant = GrantedReply(request=body.request, stream=body.stream, term=3, first_frame_id=1)
+            router.send_control(member, encode(5, 1, grant))
+            asyncio.get_running_loop().call_soon(request.cancel)
+        elif isinstance(body, Release):
+            released.append((body.stream, body.term))
+
+    router: MemoryRouterTransport = bus.open_router(on_control=answer, on_frame=print)
+    client = BusClient(
+        Hello(kind="gateway", name="g", pid=1), open_transport=bus.open_member,
+        request_timeout_s=30, snapshot=nothing, metrics=dict, on_message=print,
+    )  # fmt: skip
+    request = asyncio.create_task(client.request(lambda number: Claim(request=number, stream="cam", user="ann")))
+    await asyncio.gather(request, return_exceptions=True)
+    assert request.cancelled()
+    await eventually(lambda: released == [("cam", 3)])
     await client.close()
     router.close()
