@@ -192,6 +192,9 @@ class SqliteStore(DatabaseStore):
             return
         try:
             await (await opening).close()
+        except asyncio.CancelledError:
+            opening.add_done_callback(_stop)
+            raise
         except (sqlite3.Error, ValueError) as exc:
             _log.debug("session store could not be closed in order", error=type(exc).__name__)
 
@@ -202,6 +205,12 @@ async def _look(connection: aiosqlite.Connection, plan: Plan, session_ids: Seque
     seen = len(list(await connection.execute_fetchall(plan.by_session.sql, (fitting,))))
     ((any_live,),) = await connection.execute_fetchall(plan.any_live)
     return Evidence(bool(any_live), len(session_ids), seen)
+
+
+def _stop(opening: asyncio.Task[aiosqlite.Connection]) -> None:
+    """End the thread of a connection that was opened when it was not wanted any more, and close its file."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().stop()
 
 
 def _status(path: Path) -> tuple[int, int]:

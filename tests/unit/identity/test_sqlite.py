@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -596,3 +597,23 @@ async def test_gateways_take_turns_where_there_is_no_room_for_their_common_index
     said = [line["event"] for line in logs if "room beside" in line["event"]]
     none = "there is no room beside the session store: one process at a time reads it"
     assert said == [none, none, *["there is room beside the session store again"] * 2]
+
+
+async def test_a_connection_that_is_open_in_the_turn_in_which_its_end_is_cancelled_is_closed(path: Path) -> None:
+    store = SqliteStore(path, timeout_s=PATIENT_S, max_waiting=1)
+    wanted, stopped = asyncio.Event(), asyncio.Event()
+
+    async def connect() -> Any:
+        await wanted.wait()
+        return SimpleNamespace(stop=stopped.set)
+
+    store._opening = opening = asyncio.create_task(connect())
+    opening.add_done_callback(lambda _: drop.cancel())  # before the drop sees that it is open
+    drop = asyncio.create_task(store._drop())
+    await asyncio.sleep(0)
+    wanted.set()
+    await asyncio.gather(drop, return_exceptions=True)
+    assert drop.cancelled()
+    assert opening.done()
+    await asyncio.sleep(0)
+    assert stopped.is_set()
