@@ -263,7 +263,12 @@ class Clients:
         """Run one client; an error ends this one alone, and is counted, as is one that lasts after the end."""
         task = asyncio.create_task(work, name=name)
         assert self._over is not None
-        await asyncio.wait({task, self._over}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait({task, self._over}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # another client failed
+            task.cancel()
+            await asyncio.wait({task})
+            raise
         if not task.done():
             task.cancel()
             self.counts.fault(f"{name} was still waiting for the gateway at the end")

@@ -48,7 +48,8 @@ class Crew:
 
     async def start(self, number: int) -> None:
         """Start so many processes, and wait until they are ready. Raises `Failure` when one ends."""
-        self._running = [await processes.start(WORKER) for _ in range(number)]
+        for _ in range(number):  # each is known at once: `close` ends those that there are when this is cancelled
+            self._running.append(await processes.start(WORKER))
         await asyncio.gather(*(processes.line_of(each, "a process of clients") for each in self._running))
 
     async def work(

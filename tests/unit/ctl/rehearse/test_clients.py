@@ -39,6 +39,26 @@ class World:
             self.eye.alert(Alert(id=str(number), stream_id="s", timestamp=0, **body))
 
 
+async def test_a_client_ends_with_the_others_when_one_of_them_failed() -> None:
+    clients = World().clients
+    clients._over = asyncio.create_task(asyncio.sleep(3600))
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("work")
+
+    kept = asyncio.create_task(clients._kept(work(), "a viewer"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    kept.cancel()
+    await asyncio.gather(kept, return_exceptions=True)
+    assert ended == ["work"]
+    clients._over.cancel()
+
+
 def test_numbers_between_two_frames_are_missing() -> None:
     world = World()
     world.see(5, 6, 7, 10, 11, 15)
