@@ -102,10 +102,10 @@ async def test_a_gateway_whose_loop_is_blocked_is_noticed_and_its_camera_is_seen
     blocked = start(started, "gateway")
     started.wait_ready()
     camera = await clients.camera(started.url, started.token())
-    await camera.register("cam")
     elsewhere = started.start("gateway", {"WATCHOUT_PORT": str(free_port())})
     await asyncio.to_thread(elsewhere.wait_for_output, "router joined")
     viewer = await clients.viewer(f"http://127.0.0.1:{port_of(elsewhere)}", started.token())
+    await camera.register("cam")
     assert await viewer.subscribe("cam") == "streaming"
     async with camera.streaming(fps=10):
         await viewer.frame()

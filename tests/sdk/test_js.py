@@ -92,10 +92,9 @@ def test_a_packages_own_checks_and_tests(js_sdk: Path, package: str) -> None:
 
 async def test_pictures_and_alerts_from_camera_to_viewer(plain_watchout, start):
     stream, token = new_name(), plain_watchout.token(new_name("user"))
-    camera = await start(plain_watchout.url, token=token)
+    camera, viewer = [await start(plain_watchout.url, token=token) for _ in range(2)]
     await camera.do("camera", options={"streamId": stream, "info": {"deviceName": "door"}})
     await camera.find("camera", state="online")
-    viewer = await start(plain_watchout.url, token=token)
     await viewer.do("view", streamId=stream)
     await viewer.find("status", streamId=stream, status="streaming")
     await camera.find("demand", viewers=1)
@@ -143,8 +142,8 @@ async def test_of_two_subscriptions_the_forbidden_one_fails(plain_watchout, star
 async def test_pause_stops_frames_and_not_alerts(plain_watchout, start, clients):
     stream, token = new_name(), plain_watchout.token(new_name("user"))
     camera = await clients.camera(plain_watchout.url, token)
-    await camera.register(stream)
     viewer = await start(plain_watchout.url, token=token)
+    await camera.register(stream)
     await viewer.do("view", streamId=stream)
     await viewer.find("status", status="streaming")
     await camera.show()
@@ -162,9 +161,8 @@ async def test_pause_stops_frames_and_not_alerts(plain_watchout, start, clients)
 async def test_gateway_router_and_mlbridge_killed_in_turn(watchout, start):
     started = watchout(expected=["failed"])
     stream, token = new_name(), started.token("user")
-    camera = await start(started.url, token=token, **FAST)
+    camera, viewer = [await start(started.url, token=token, **FAST) for _ in range(2)]
     await camera.do("camera", options={"streamId": stream})
-    viewer = await start(started.url, token=token, **FAST)
     await viewer.do("view", streamId=stream)
     await viewer.find("status", status="streaming")
     await camera.find("camera", state="online")

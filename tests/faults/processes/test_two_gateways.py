@@ -158,6 +158,7 @@ async def test_every_http_page_is_the_same_on_both_gateways(pair, token, clients
     gateways = {process.pid for process in pair.named("gateway")}
     asked: set[int] = set()
     for _ in range(100):
+        await camera.register(stream)  # for five seconds more it counts as one that streams
         raw = await clients.raw(pair.url)
         asked.add(await eventually(lambda s=raw: pair.holder_of(s.writer.get_extra_info("sockname")[1])))
         bearer = f"Authorization: Bearer {token}"
@@ -258,10 +259,10 @@ async def test_a_kill_of_one_gateway_is_noticed_and_the_other_goes_on(watchout, 
     lost, viewer = await apart(started, clients, token)
     first, second = started.named("gateway")
     staying = await on_gateway(started, second.pid, lambda: clients.camera(url, token))
-    await lost.register("lost")
-    await staying.register("staying")
-    await viewer.subscribe("lost")
     other = await on_gateway(started, second.pid, lambda: clients.viewer(url, token))
+    await lost.register("lost")
+    await viewer.subscribe("lost")
+    await staying.register("staying")
     await other.subscribe("staying")
     async with staying.streaming(fps=10):
         await lost.show()
