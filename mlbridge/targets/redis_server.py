@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Generic, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -64,6 +64,24 @@ class _BoundedParser(_AsyncRESP2Parser):
         if length > MAX_RESULT_BYTES:
             raise TooLarge(f"a message of {length} bytes, expected at most {MAX_RESULT_BYTES}")
         return await super()._read(length)
+
+
+class _Connection(Connection):
+    """A connection whose end waits for nobody. Made by the pools of `RedisTarget`.
+
+    The library closes it, which would wait until the server has taken the frame that it was sent: one that hangs would
+    keep a socket and a frame for each frame that was given up.
+    """
+
+    async def disconnect(self, *args: Any, **options: Any) -> None:
+        """Drop the connection with what waits in it."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        await super().disconnect(*args, **options)
+
+
+class _TlsConnection(_Connection, SSLConnection):
+    """The same over TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +218,10 @@ class RedisTarget(ABC, Generic[C]):
         if self._tls_options():
             options["ssl"] = True
         sentinel: Any = Sentinel(list(url.hosts), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
-        try:
-            host, port = await sentinel.discover_master(url.name)
-        finally:
+        async with AsyncExitStack() as stack:  # all of them, also where the end of one is cancelled
             for one in sentinel.sentinels:
-                await one.aclose()
+                stack.push_async_callback(one.aclose)
+            host, port = await sentinel.discover_master(url.name)
         return RedisServer(str(host), int(port), url.database, url.username, url.password)
 
     def _tls_options(self) -> dict[str, Any]:
@@ -229,7 +246,7 @@ class RedisTarget(ABC, Generic[C]):
         at = self._at
         return Redis.from_pool(
             BlockingConnectionPool(
-                connection_class=SSLConnection if tls else Connection,
+                connection_class=_TlsConnection if tls else _Connection,
                 max_connections=connections,
                 timeout=CONNECTION_WAIT_S,
                 host=at.host,

@@ -46,6 +46,7 @@ USES: Final = {
         "test_a_connection_calls_back_before_it_is_closed",
     ),
     ("redis", "_AsyncRESP2Parser._read"): ("mlbridge/targets/redis_server.py", "test_redis_reads_a_text_with_read"),
+    ("redis", "Connection._writer"): ("mlbridge/targets/redis_server.py", "test_redis_writes_to_writer"),
     ("nats", "Client._process_info"): ("mlbridge/targets/nats.py", "test_nats_handles_the_greeting_in_process_info"),
     ("nats", "TcpTransport._io_writer"): ("mlbridge/targets/nats.py", "test_nats_writes_to_io_writer"),
     ("nats", "greeting of Client._process_info"): (
@@ -188,6 +189,37 @@ async def serving_websockets(talk: Callable[[ServerConnection], Awaitable[None]]
     """A WebSocket server on a free port."""
     async with serve(talk, "127.0.0.1", 0) as server:
         yield next(iter(server.sockets)).getsockname()[1]
+
+
+async def test_redis_writes_to_writer() -> None:
+    pytest.importorskip("redis")
+    from watchout.mlbridge.targets.redis_pubsub import RedisPubSubTarget
+    from watchout.mlbridge.targets.redis_server import RedisServer
+    from watchout.mlbridge.targets.tls import ClientTls
+
+    hangs = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (line := await reader.readline()) and line != b"SET\r\n":
+            if line.startswith(b"*"):  # a command
+                writer.write(b"+OK\r\n")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        hangs.set()
+        await left.wait()
+
+    left = asyncio.Event()
+    async with serving(answer) as port, asyncio.timeout(30):
+        target = RedisPubSubTarget("redis://127.0.0.1", timeout_s=60, connections=1, tls=ClientTls())
+        target._at = RedisServer("127.0.0.1", port, 0, None, None)
+        client = target.make_client(1, 60)
+        command = asyncio.create_task(client.set("frame", bytes(24 << 20)))  # more than the kernel takes
+        await hangs.wait()
+        command.cancel()
+        await asyncio.gather(command, return_exceptions=True)
+        transports = asyncio.get_running_loop()._transports  # type: ignore[attr-defined] # as tests/kit/left_open.py
+        assert not [each for each in transports.values() if each.get_write_buffer_size()]
+        left.set()
+        await client.aclose()
 
 
 async def test_nats_handles_the_greeting_in_process_info() -> None:
