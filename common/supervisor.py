@@ -107,6 +107,8 @@ class Supervisor:
                 self.failed(name, error, log_it=log_failures)
             except Exception as error:
                 self.failed(name, error, log_it=log_failures)
+            if _is_cancelled():  # what the work did at its end raised, or a library swallowed the cancellation
+                raise asyncio.CancelledError
             if self.loop.time() - began > STEADY_S:
                 restarts = 0
             await asyncio.sleep(

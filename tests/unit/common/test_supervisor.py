@@ -183,6 +183,32 @@ async def test_kept_work_begins_again_with_longer_pauses(loop: VirtualLoop) -> N
     assert supervisor.current().failures["listener"] == len(began)
 
 
+@pytest.mark.parametrize("raises", [False, True])
+def test_kept_work_ends_when_it_is_told_to_whatever_it_does_at_its_end(raises: bool) -> None:
+    @in_virtual_time
+    async def ends(_: VirtualLoop) -> None:
+        began = 0
+
+        async def work() -> None:
+            nonlocal began
+            began += 1
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if raises:
+                    no()
+
+        task = supervisor.current().keep(work, "listener")
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(60)
+        assert task.cancelled()
+        assert began == 1
+        assert supervisor.current().failures["listener"] == raises
+
+    ends()
+
+
 @in_virtual_time
 async def test_kept_work_ends_when_it_is_told_to_and_not_before(loop: VirtualLoop) -> None:
     began = 0
