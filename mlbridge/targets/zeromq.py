@@ -95,12 +95,15 @@ class ZeroMqTarget:
 
     async def close(self) -> None:
         """Close the sockets. Frames and alerts that wait in them are dropped."""
-        for task in (self._reader, self._watcher):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        if self._context is not None:
-            self._context.destroy(linger=0)
+        tasks = [task for task in (self._reader, self._watcher) if task is not None]
+        for task in tasks:
+            task.cancel()
+        try:
+            if tasks:
+                await asyncio.wait(tasks)
+        finally:
+            if self._context is not None:
+                self._context.destroy(linger=0)
 
     async def _analyse_isolated(self, frame: Frame) -> list[object]:
         """Push the frame over a connection of its own, and check for `SETTLE_S` that the service does not end it."""
