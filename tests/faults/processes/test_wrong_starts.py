@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import time
 
 import pytest
 
@@ -63,7 +62,5 @@ async def test_a_second_sigterm_does_not_wait(watchout, clients):
     gateway = started.one("gateway")
     gateway.send_signal(signal.SIGTERM)
     assert await deaf.close_code() == 1012
-    began = time.monotonic()
     gateway.send_signal(signal.SIGTERM)
-    await gateway.ended(30)
-    assert time.monotonic() - began < 3
+    assert await gateway.ended(30) == 1, "who has drained, or has waited for it in vain, ends with 0"
