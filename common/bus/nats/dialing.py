@@ -124,8 +124,7 @@ class StrictClient(Client):
                 task.cancel()
         transport = self._transport
         if isinstance(transport, WebSocketTransport):
-            if transport._client is not None:
-                in_background(transport._client.close())
+            in_background(_end_websocket(transport))
         elif transport:
             transport.close()  # type: ignore[no-untyped-call]
 
@@ -440,6 +439,17 @@ async def close_surely(client: StrictClient) -> None:
         pass
     finally:
         client.abandon()
+
+
+async def _end_websocket(transport: WebSocketTransport) -> None:
+    """Close the WebSocket, and the HTTP session that nats-py opened for it."""
+    transport.close()  # type: ignore[no-untyped-call]
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await transport.wait_closed()  # type: ignore[no-untyped-call]
+    finally:
+        if transport._client is not None:
+            await transport._client.close()
 
 
 def _give_up(attempt: asyncio.Task[None], client: StrictClient) -> None:

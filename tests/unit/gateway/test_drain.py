@@ -16,6 +16,8 @@ from watchout.common.metrics import Metrics
 from watchout.gateway import drain as module
 from watchout.gateway.drain import LEAD_S, MOST_LEAD, Drain, due
 
+pytestmark = pytest.mark.virtual_time
+
 SECONDS = st.floats(0, 10_000, allow_nan=False)
 
 

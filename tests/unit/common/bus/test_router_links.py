@@ -31,6 +31,8 @@ from watchout.common.bus.router_links import RouterLinks
 from watchout.common.bus.slots import slot_of
 from watchout.common.errors import RouterUnavailable
 
+pytestmark = pytest.mark.virtual_time
+
 
 class SmallRouter:
     """A router of one slot that welcomes, beats, and replies to queries with its slot."""

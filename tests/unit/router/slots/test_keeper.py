@@ -14,6 +14,8 @@ from watchout.common.errors import StartError
 from watchout.router.slots import keeper as keeper_module
 from watchout.router.slots.keeper import SlotKeeper
 
+pytestmark = pytest.mark.virtual_time
+
 
 class Router:
     """What a keeper runs for a slot."""
