@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from typing import Final
+
+#: What the clock shows at first, in seconds.
+START_S: Final = 1000.0
 
 
 class _Selector(selectors.DefaultSelector):
-    """Returns at once where the loop would wait for its next timer; `skipped_s` is what was not waited for."""
+    """Lets the time of a loop pass where the loop would wait for its next timer."""
 
-    skipped_s = 0.0
+    now = START_S
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0 if timeout is not None else None)
+        ready = super().select(None if timeout is None else 0)
         if not ready and timeout is not None and timeout > 0:
-            self.skipped_s += timeout
+            self.now += timeout
         return ready
 
 
@@ -29,9 +33,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """The event loop."""
 
     def __init__(self) -> None:
-        self._skipping = _Selector()
-        super().__init__(self._skipping)
+        self._clock = _Selector()
+        super().__init__(self._clock)
 
     def time(self) -> float:
-        """Return the seconds of this loop's clock: those of the real one, and what was not waited for."""
-        return super().time() + self._skipping.skipped_s
+        """Return the seconds of this loop's clock, which begins with `START_S`."""
+        return self._clock.now
+
+    def stand_still(self, seconds: float) -> None:
+        """Let time pass in which the process does nothing."""
+        self._clock.now += seconds

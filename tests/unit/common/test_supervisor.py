@@ -4,62 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import selectors
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 import structlog
 
+from tests.kit.virtual_time import START_S, VirtualTimeLoop
 from watchout.common import supervisor
 from watchout.common.metrics import Metrics
 from watchout.common.supervisor import ALARM_AGAIN_S, LOG_EVERY_S, STALLED_S, Alarm
 
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Where the loop would wait, its clock jumps."""
-
-    def __init__(self) -> None:
-        super().__init__(_Selector(self))
-        self.now = 1000.0
-
-    def time(self) -> float:
-        return self.now
+pytestmark = pytest.mark.virtual_time
 
 
-class _Selector(selectors.DefaultSelector):
-    def __init__(self, loop: VirtualLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> Any:
-        if timeout:
-            self._loop.now += timeout
-        return super().select(0)
-
-
-def in_virtual_time(test: Callable[[VirtualLoop], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    def run() -> None:
-        loop = VirtualLoop()
-        try:
-            loop.run_until_complete(test(loop))
-        finally:
-            loop.close()
-
-    run.__name__ = test.__name__
-    return run
+@pytest.fixture
+async def loop() -> VirtualTimeLoop:
+    running = asyncio.get_running_loop()
+    assert isinstance(running, VirtualTimeLoop)
+    return running
 
 
 def no() -> None:
     raise ValueError("no")
 
 
-@in_virtual_time
-async def test_work_that_raises_is_counted_and_runs_again(loop: VirtualLoop) -> None:
+async def test_work_that_raises_is_counted_and_runs_again(loop: VirtualTimeLoop) -> None:
     ran: list[float] = []
 
     def work() -> None:
-        ran.append(loop.now - 1000)
+        ran.append(loop.time() - START_S)
         no()
 
     periodic = supervisor.current().every(2.0, work, "tick")
@@ -73,8 +45,7 @@ async def test_work_that_raises_is_counted_and_runs_again(loop: VirtualLoop) -> 
     assert len(ran) == 4
 
 
-@in_virtual_time
-async def test_a_coroutine_that_raises_or_is_cancelled_from_within_runs_again(loop: VirtualLoop) -> None:
+async def test_a_coroutine_that_raises_or_is_cancelled_from_within_runs_again(loop: VirtualTimeLoop) -> None:
     ran = 0
 
     async def work() -> None:
@@ -94,15 +65,14 @@ async def test_a_coroutine_that_raises_or_is_cancelled_from_within_runs_again(lo
     await periodic.close()
 
 
-@in_virtual_time
-async def test_a_run_that_takes_long_is_not_run_twice_and_what_was_missed_is_left_out(loop: VirtualLoop) -> None:
+async def test_a_run_that_takes_long_is_not_run_twice_and_what_was_missed_is_left_out(loop: VirtualTimeLoop) -> None:
     under_way, most, began = 0, 0, []
 
     async def work() -> None:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
-        began.append(loop.now - 1000)
+        began.append(loop.time() - START_S)
         await asyncio.sleep(3.5 if len(began) == 2 else 0)
         under_way -= 1
 
@@ -110,14 +80,13 @@ async def test_a_run_that_takes_long_is_not_run_twice_and_what_was_missed_is_lef
     await asyncio.sleep(8)
     assert most == 1
     assert began == pytest.approx([1, 2, 5.5, 6.5, 7.5])
-    loop.now += 100  # the process stood still
+    loop.stand_still(100)
     await asyncio.sleep(1.2)
     assert len(began) == 7
     await periodic.close()
 
 
-@in_virtual_time
-async def test_what_has_not_succeeded_for_too_long_is_stalled_and_recovers(loop: VirtualLoop) -> None:
+async def test_what_has_not_succeeded_for_too_long_is_stalled_and_recovers(loop: VirtualTimeLoop) -> None:
     broken, hangs = False, False
 
     async def work() -> None:
@@ -129,7 +98,7 @@ async def test_what_has_not_succeeded_for_too_long_is_stalled_and_recovers(loop:
     periodic = supervisor.current().every(1.0, work, "round")
     await asyncio.sleep(60)
     assert supervisor.current().stalled() == []
-    loop.now += 500  # nobody's fault
+    loop.stand_still(500)  # nobody's fault
     assert supervisor.current().stalled() == []
     await asyncio.sleep(2)
     broken = True
@@ -146,13 +115,12 @@ async def test_what_has_not_succeeded_for_too_long_is_stalled_and_recovers(loop:
     assert supervisor.current().stalled() == []
 
 
-@in_virtual_time
-async def test_the_lag_is_the_longest_of_the_last_half_minute(loop: VirtualLoop) -> None:
+async def test_the_lag_is_the_longest_of_the_last_half_minute(loop: VirtualTimeLoop) -> None:
     periodic = supervisor.current().every(0.3, lambda: None, "round")
     await asyncio.sleep(5.7)
     assert supervisor.lag_s() == pytest.approx(0, abs=1e-6)
     for blocked_s in (2.0, 0.5, 1.5, 0.25):
-        loop.now += blocked_s  # between two checks; up to a second of it is the time until the next one
+        loop.stand_still(blocked_s)  # between two checks; up to a second of it is the time until the next one
         await asyncio.sleep(5)
         assert supervisor.lag_s() == pytest.approx(2.0, abs=1.0)
     assert Metrics().read()["event_loop_lag_seconds"] == round(supervisor.lag_s(), 3) > 1
@@ -163,12 +131,11 @@ async def test_the_lag_is_the_longest_of_the_last_half_minute(loop: VirtualLoop)
     await periodic.close()
 
 
-@in_virtual_time
-async def test_kept_work_begins_again_with_longer_pauses(loop: VirtualLoop) -> None:
+async def test_kept_work_begins_again_with_longer_pauses(loop: VirtualTimeLoop) -> None:
     began: list[float] = []
 
     async def work() -> None:
-        began.append(loop.now)
+        began.append(loop.time())
         no()
 
     task = supervisor.current().keep(work, "listener")
@@ -184,33 +151,28 @@ async def test_kept_work_begins_again_with_longer_pauses(loop: VirtualLoop) -> N
 
 
 @pytest.mark.parametrize("raises", [False, True])
-def test_kept_work_ends_when_it_is_told_to_whatever_it_does_at_its_end(raises: bool) -> None:
-    @in_virtual_time
-    async def ends(_: VirtualLoop) -> None:
-        began = 0
+async def test_kept_work_ends_when_it_is_told_to_whatever_it_does_at_its_end(raises: bool) -> None:
+    began = 0
 
-        async def work() -> None:
-            nonlocal began
-            began += 1
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                if raises:
-                    no()
+    async def work() -> None:
+        nonlocal began
+        began += 1
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if raises:
+                no()
 
-        task = supervisor.current().keep(work, "listener")
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.sleep(60)
-        assert task.cancelled()
-        assert began == 1
-        assert supervisor.current().failures["listener"] == raises
-
-    ends()
+    task = supervisor.current().keep(work, "listener")
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(60)
+    assert task.cancelled()
+    assert began == 1
+    assert supervisor.current().failures["listener"] == raises
 
 
-@in_virtual_time
-async def test_kept_work_ends_when_it_is_told_to_and_not_before(loop: VirtualLoop) -> None:
+async def test_kept_work_ends_when_it_is_told_to_and_not_before(loop: VirtualTimeLoop) -> None:
     began = 0
 
     async def work() -> None:
@@ -230,19 +192,18 @@ async def test_kept_work_ends_when_it_is_told_to_and_not_before(loop: VirtualLoo
     assert began == 2
 
 
-@in_virtual_time
-async def test_an_alarm_whose_work_fails_before_it_sets_the_next_one_rings_again(loop: VirtualLoop) -> None:
+async def test_an_alarm_whose_work_fails_before_it_sets_the_next_one_rings_again(loop: VirtualTimeLoop) -> None:
     rang: list[float] = []
 
     def work() -> None:
-        rang.append(loop.now - 1000)
+        rang.append(loop.time() - START_S)
         if len(rang) < 3:
             no()
-        alarm.set(loop.now + 5)
+        alarm.set(loop.time() + 5)
 
     alarm = Alarm(work, "alarm")
-    alarm.set(loop.now + 100)
-    alarm.set(loop.now + 1)
+    alarm.set(loop.time() + 100)
+    alarm.set(loop.time() + 1)
     await asyncio.sleep(10)
     assert rang == pytest.approx([1, 1 + ALARM_AGAIN_S, 1 + 2 * ALARM_AGAIN_S, 6 + 2 * ALARM_AGAIN_S])
     alarm.set(None)
@@ -250,34 +211,32 @@ async def test_an_alarm_whose_work_fails_before_it_sets_the_next_one_rings_again
     assert len(rang) == 4
 
 
-@in_virtual_time
-async def test_an_alarm_rings_at_the_time_that_was_set_last_later_or_earlier(loop: VirtualLoop) -> None:
+async def test_an_alarm_rings_at_the_time_that_was_set_last_later_or_earlier(loop: VirtualTimeLoop) -> None:
     rang: list[float] = []
-    alarm = Alarm(lambda: rang.append(loop.now - 1000), "alarm")
-    alarm.set(loop.now + 2)
+    alarm = Alarm(lambda: rang.append(loop.time() - START_S), "alarm")
+    alarm.set(loop.time() + 2)
     for put_off in range(3, 8):
-        alarm.set(loop.now + put_off)
+        alarm.set(loop.time() + put_off)
     await asyncio.sleep(6.5)
     assert rang == []
     await asyncio.sleep(3.5)
     assert rang == pytest.approx([7])
-    alarm.set(loop.now + 2)
-    alarm.set(loop.now + 9)
-    alarm.set(loop.now + 1)
+    alarm.set(loop.time() + 2)
+    alarm.set(loop.time() + 9)
+    alarm.set(loop.time() + 1)
     await asyncio.sleep(20)
     assert rang == pytest.approx([7, 11])
-    alarm.set(loop.now + 1)
-    alarm.set(loop.now + 5)
+    alarm.set(loop.time() + 1)
+    alarm.set(loop.time() + 5)
     alarm.set(None)
     await asyncio.sleep(20)
     assert len(rang) == 2
 
 
-@in_virtual_time
-async def test_an_alarm_that_is_to_ring_soon_rings_once_and_at_its_time_too(loop: VirtualLoop) -> None:
+async def test_an_alarm_that_is_to_ring_soon_rings_once_and_at_its_time_too(loop: VirtualTimeLoop) -> None:
     rang: list[float] = []
-    alarm = Alarm(lambda: rang.append(loop.now - 1000), "alarm")
-    alarm.set(loop.now + 3)
+    alarm = Alarm(lambda: rang.append(loop.time() - START_S), "alarm")
+    alarm.set(loop.time() + 3)
     for _ in range(3):
         alarm.soon()
     assert rang == []
@@ -294,24 +253,22 @@ async def test_an_alarm_that_is_to_ring_soon_rings_once_and_at_its_time_too(loop
     assert len(rang) == 3
 
 
-@in_virtual_time
-async def test_an_alarm_whose_work_fails_soon_does_not_wait_for_a_late_time(loop: VirtualLoop) -> None:
+async def test_an_alarm_whose_work_fails_soon_does_not_wait_for_a_late_time(loop: VirtualTimeLoop) -> None:
     rang: list[float] = []
 
     def work() -> None:
-        rang.append(loop.now - 1000)
+        rang.append(loop.time() - START_S)
         if len(rang) == 1:
             no()
 
     alarm = Alarm(work, "alarm")
-    alarm.set(loop.now + 100)
+    alarm.set(loop.time() + 100)
     alarm.soon()
     await asyncio.sleep(50)
     assert rang == pytest.approx([0, ALARM_AGAIN_S])
 
 
-@in_virtual_time
-async def test_a_failure_is_logged_once_a_minute_with_the_count_of_the_others(loop: VirtualLoop) -> None:
+async def test_a_failure_is_logged_once_a_minute_with_the_count_of_the_others(loop: VirtualTimeLoop) -> None:
     with structlog.testing.capture_logs() as said:
         periodic = supervisor.current().every(1.0, no, "tick")
         await asyncio.sleep(LOG_EVERY_S + 5)
