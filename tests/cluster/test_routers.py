@@ -97,9 +97,9 @@ async def delete_buckets(site: Site) -> None:
     context = ssl.create_default_context(cafile=files["ca"])
     context.load_cert_chain(files["cert"], files["key"])
     url = f"tls://{site.hosts[0].address}:4222"
-    client = await nats.connect(url, tls=context, user=OPERATOR, password=OPERATOR)
+    client = await nats.connect(url, tls=context, user=OPERATOR, password=OPERATOR, connect_timeout=COMES_S)
     try:
         for bucket in ("slots", "records"):
-            assert await client.jetstream().delete_stream(f"KV_watchout-{bucket}")
+            assert await client.jetstream(timeout=COMES_S).delete_stream(f"KV_watchout-{bucket}")
     finally:
         await client.close()

@@ -126,10 +126,14 @@ class Alerts:
         while True:
             number += 1
             body = {"id": f"n{number}", "streamId": self._stream, "severity": "low", "message": "m"}
-            while (await http(f"{self._url}/alerts", method="POST", token=SERVICE_TOKEN, body=body)).status >= 500:
+            while (status := await self._post(body)) >= 500:
                 await asyncio.sleep(0.05)
+            assert status == 202, "it is not accepted, and will not be"
             self.accepted.append(body["id"])
             await asyncio.sleep(0.02)
+
+    async def _post(self, body: dict[str, str]) -> int:
+        return (await http(f"{self._url}/alerts", method="POST", token=SERVICE_TOKEN, body=body)).status
 
 
 @contextlib.asynccontextmanager

@@ -262,7 +262,7 @@ async def test_nats_writes_to_io_writer() -> None:
 
     client, left = _Client(), asyncio.Event()
     async with serving(greet) as port, asyncio.timeout(30):
-        await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False)
+        await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False, connect_timeout=30)
         transport = client._transport
         assert isinstance(transport, TcpTransport)
         writer = transport._io_writer
@@ -333,7 +333,7 @@ async def test_nats_leaves_no_task_and_no_socket_when_it_is_abandoned(scheme: st
         asyncio.timeout(30),
     ):
         client = StrictClient()
-        await client.connect(f"{scheme}://127.0.0.1:{port}", allow_reconnect=False)
+        await client.connect(f"{scheme}://127.0.0.1:{port}", allow_reconnect=False, connect_timeout=30)
         await client.subscribe("a", cb=mock.AsyncMock())
         assert len(tasks_of_nats()) == 4  # it reads, pings, flushes, and handles messages
         client.abandon()

@@ -242,7 +242,7 @@ def over_streams(broker: Broker, name: str) -> Kind:
 def over_nats(broker: Broker, subject: str) -> Kind:
     @asynccontextmanager
     async def running(looked: Looked) -> AsyncIterator[str]:
-        client = await nats.connect(broker.url)
+        client = await nats.connect(broker.url, connect_timeout=60)
 
         async def look(message: Any) -> None:
             looked[msgpack.unpackb(message.data)["streamId"]] += 1
