@@ -20,11 +20,10 @@ from nats.aio.msg import Msg
 from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 
-from watchout.common.bus.nats.dialing import StrictClient
 from watchout.common.media.frames import Frame
 from watchout.common.ml_targets import kinds
 from watchout.common.settings import Settings
-from watchout.common.toolbox.futures import retrieve_exception
+from watchout.common.toolbox.futures import in_background, retrieve_exception
 from watchout.common.toolbox.reason import reason_with_text
 from watchout.mlbridge.refusals import Blame
 from watchout.mlbridge.targets.address import Channels, without_credentials
@@ -178,7 +177,7 @@ class NatsTarget:
             client.abandon()
 
 
-class _Client(StrictClient):
+class _Client(Client):
     """A NATS client whose end waits for nobody. Made by `NatsTarget`."""
 
     def abandon(self) -> None:
@@ -186,10 +185,12 @@ class _Client(StrictClient):
 
         Its own `close` waits until the server has taken what waits: for a server that hangs, until TCP gives up.
         """
-        super().abandon()
         transport = self._transport
         if isinstance(transport, TcpTransport) and transport._io_writer is not None:
             transport._io_writer.transport.abort()
+        self._pending, self._pending_data_size = [], 0
+        self._status = Client.DISCONNECTED  # it may be in a `close` of its own, which the abort ends half-way
+        in_background(self.close())
 
 
 class _TlsClient(_Client):

@@ -268,8 +268,13 @@ async def test_nats_writes_to_io_writer() -> None:
         writer = transport._io_writer
         assert writer is not None
         transport.write(bytes(32 << 20))  # type: ignore[no-untyped-call] # more than the kernel takes
+        await client.subscribe("a", cb=mock.AsyncMock())
         client.abandon()
         await writer.wait_closed()
+        while futures._in_background or any(
+            "/nats/" in each.get_coro().cr_code.co_filename for each in asyncio.all_tasks()
+        ):
+            await asyncio.sleep(0.01)
         left.set()
 
 
