@@ -253,8 +253,12 @@ async def serving(app: web.Application) -> AsyncIterator[str]:
     """The URL of an application that is served on loopback."""
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
     try:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
     finally:
+        await site.stop()
+        for _ in range(3):  # a connection that was accepted just before is made, and so closed with the others
+            await asyncio.sleep(0)
         await runner.cleanup()
