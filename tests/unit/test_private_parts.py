@@ -57,6 +57,10 @@ USES: Final = {
         "common/bus/nats/dialing.py",
         "test_nats_leaves_no_task_and_no_socket_when_it_is_abandoned",
     ),
+    ("nats", "bus.TcpTransport._io_writer"): (
+        "common/bus/nats/dialing.py",
+        "test_nats_leaves_no_task_and_no_socket_when_it_is_abandoned",
+    ),
     ("nats", "Client._subs._wait_for_msgs_task"): (
         "common/bus/nats/dialing.py",
         "test_nats_leaves_no_task_and_no_socket_when_it_is_abandoned",

@@ -18,7 +18,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from nats.aio.client import Client
-from nats.aio.transport import WebSocketTransport
+from nats.aio.transport import TcpTransport, WebSocketTransport
 from nats.errors import Error as NatsError
 from nats.protocol.command import pub_cmd
 
@@ -125,8 +125,9 @@ class StrictClient(Client):
         transport = self._transport
         if isinstance(transport, WebSocketTransport):
             in_background(_end_websocket(transport))
-        elif transport:
-            transport.close()  # type: ignore[no-untyped-call]
+        elif isinstance(transport, TcpTransport) and (writer := transport._io_writer) is not None:
+            writer.close()  # what was written goes out, but for a server that hangs
+            asyncio.get_running_loop().call_later(CONNECT_TIMEOUT_S, writer.transport.abort)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         self.greeting = info

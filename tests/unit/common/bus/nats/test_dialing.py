@@ -40,6 +40,8 @@ class Server:
     def __init__(self, max_payload: int = 1 << 20) -> None:
         self.max_payload = max_payload
         self.opened = self.left = 0
+        #: Whether it reads nothing after a ping.
+        self.hangs = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.opened += 1
@@ -49,6 +51,8 @@ class Server:
             while line := await reader.readline():
                 if line.startswith(b"PING"):
                     writer.write(b"PONG\r\n")
+                    while self.hangs:
+                        await asyncio.sleep(0.01)
         finally:
             self.left -= 1
             writer.close()
@@ -104,6 +108,21 @@ async def test_a_server_that_cannot_be_used_is_left() -> None:
         with pytest.raises(DialError, match="100"):
             await dial(settings)
     assert server.opened == 2
+
+
+async def test_a_connection_whose_server_takes_nothing_more_is_dropped_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dialing, "CONNECT_TIMEOUT_S", 0.1)
+    server = Server()
+    server.hangs = True
+    async with two_ports_of(server) as settings:
+        client, _ = await dial(settings)
+        client.send_last([("a", bytes(8 << 20), "")])  # more than the kernel takes
+        client.abandon()
+        async with asyncio.timeout(30):
+            await client._transport._io_writer.wait_closed()
+        server.hangs = False
 
 
 async def cancel_after(turns: int, work: asyncio.Task[Any]) -> None:
