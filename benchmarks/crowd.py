@@ -107,7 +107,7 @@ class Site:
         while time.perf_counter() - began < within_s:
             if not any(gateway.link.links.missing for gateway in self.gateways):
                 reply = await self.gateways[0].link.queries.stats()
-                found = len(reply.streams)
+                found = reply.stream_count
                 if found >= streams and reply.missing_slots is msgspec.UNSET:
                     return time.perf_counter() - began
             await asyncio.sleep(0.1)

@@ -128,7 +128,8 @@ def derive(figures: Mapping[str, Figure]) -> Costs:
     ml_frames = 50 * 2  # a second, at the point ml-on
 
     def ml(process: str) -> float:
-        return max(value[f"{process}-ml-on"] - value[f"{process}-ml-off"], 0) / 1e3 / ml_frames
+        with_ml, without = (figures[f"{process}-ml-{state}"].least for state in ("on", "off"))
+        return max(with_ml - without, 0) / 1e3 / ml_frames
 
     pair = (value["memory-streams-1000"] - value["memory-streams-50"]) / (1000 - 50)
     connection = value["memory-connection"]
