@@ -113,9 +113,9 @@ class StrictClient(Client):
             self._transport.writelines([*waiting, *last])
 
     def abandon(self) -> None:
-        """Close the socket and end the tasks of nats-py, whether the caller goes on or not; if they are, do nothing.
+        """Close the socket and end the tasks of nats-py, in whatever state they are; a second call changes nothing.
 
-        `close` takes several turns, and leaves the socket open where it was cancelled.
+        In contrast to `close`, which takes several turns of the event loop, it cannot be cancelled half-way.
         """
         self._status = Client.CLOSED
         messages = [each._wait_for_msgs_task for each in self._subs.values()]
