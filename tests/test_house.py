@@ -503,7 +503,7 @@ def _calls(nodes: Iterable[ast.AST], *names: str) -> list[ast.Call]:
 
 
 #: Functions that set a timer for themselves: only after a failure, which they catch.
-OWN_TIMERS: dict[str, set[str]] = {"common/bus/zeromq/control.py": {"_drain"}}
+OWN_TIMERS: dict[str, set[str]] = {"common/bus/zeromq/control.py": {"read"}}
 #: Endless loops with a pause that the supervisor keeps by a longer way (`gateway.app`,
 #: `common.bus.nats.connection`), or that a deadline ends.
 OWN_LOOPS: dict[str, set[str]] = {

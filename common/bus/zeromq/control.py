@@ -70,16 +70,19 @@ class SocketReader:
         self._loop = asyncio.get_running_loop()
         self._fd = int(socket.getsockopt(zmq.FD))
         self._next_turn: asyncio.Handle | None = None
-        self._loop.add_reader(self._fd, self._drain)
+        self._loop.add_reader(self._fd, self.read)
         self.check()
 
     def check(self) -> None:
         """Schedule a turn if there is something to read. To be called after each send on the same socket."""
         if self._next_turn is None and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            self._next_turn = self._loop.call_soon(self._drain)
+            self._next_turn = self._loop.call_soon(self.read)
 
-    def _drain(self) -> None:
-        """Deliver messages until the socket is empty or the time of the turn is over."""
+    def read(self) -> None:
+        """Deliver messages until the socket is empty or the time of the turn is over; the rest comes in the next turn.
+
+        Called by the event loop. A caller that needs what has arrived here before it goes on calls it, too.
+        """
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None
@@ -91,14 +94,14 @@ class SocketReader:
                 return
             except zmq.ZMQError as error:  # the edge is consumed whatever the error was: read again later
                 supervisor.current().failed("reading of the bus", error)
-                self._next_turn = self._loop.call_later(READ_AGAIN_S, self._drain)
+                self._next_turn = self._loop.call_later(READ_AGAIN_S, self.read)
                 return
             try:
                 self._deliver(parts)
             except Exception as error:
                 supervisor.current().failed("a bus message", error)
             if self._loop.time() > until:
-                self._next_turn = self._loop.call_soon(self._drain)
+                self._next_turn = self._loop.call_soon(self.read)
                 return
 
     def close(self) -> None:

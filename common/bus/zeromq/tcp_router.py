@@ -198,6 +198,7 @@ class TcpRouterTransport:
         key = rest[4].hex() if len(rest) == 5 and rest[3] == b"CURVE" and version == b"1.0" else ""
         self._allowed.refresh()
         name = self._allowed.name_of(key)
+        self._guard.catch_up()
         if name is not None:
             self._arrivals.proved(rest[1].decode())
         else:

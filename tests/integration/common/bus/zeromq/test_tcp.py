@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -200,6 +201,30 @@ async def test_members_that_come_and_go_are_not_taken_for_strangers(site: Site) 
     for _ in range(MAX_ARRIVALS_OF_ONE):
         await site.member().joins(site.router)
     assert not site.router.bus.refusals
+
+
+async def test_a_key_that_is_read_before_its_connection_is_counted_for_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh = AllowList.refresh
+    members = [site.member()]
+
+    def refresh_while_another_comes(allowed: AllowList) -> None:
+        if len(members) == 1:
+            members.append(site.member())
+            time.sleep(0.2)  # its key is asked for, and this process reads on where it is
+        refresh(allowed)
+
+    monkeypatch.setattr(AllowList, "refresh", refresh_while_another_comes)
+    await members[0].joins(site.router)
+    await members[1].joins(site.router)
+    refusals = site.router.bus.refusals
+    with strangers(site.url, MAX_ARRIVALS_OF_ONE):
+        while refusals["handshake"] < MAX_ARRIVALS_OF_ONE and not refusals["room"]:
+            for member in members:  # one that hears nothing connects again
+                await member.exchange(b"still here")
+            await asyncio.sleep(0.1)
+    assert not refusals["room"], "a member is counted as one that has shown no key"
 
 
 async def test_whoever_comes_is_turned_away_while_descriptors_are_short(
