@@ -383,9 +383,10 @@ def test_only_the_bus_knows_zeromq() -> None:
     assert set(imports) - knows == set()
 
 
-def test_only_the_bus_over_nats_and_its_target_know_nats() -> None:
+def test_only_the_bus_over_nats_its_target_and_their_client_know_nats() -> None:
     imports = among(lambda path: [name for name in imports_of(path) if name.split(".")[0] == "nats"])
-    assert {name for name in imports if not name.startswith("common/bus/nats/")} == {"mlbridge/targets/nats.py"}
+    elsewhere = {name for name in imports if not name.startswith("common/bus/nats/")}
+    assert elsewhere == {"common/toolbox/nats_client.py", "mlbridge/targets/nats.py"}
 
 
 def test_a_pure_module_has_no_socket_clock_or_random() -> None:

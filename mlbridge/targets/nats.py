@@ -17,13 +17,13 @@ from urllib.parse import unquote, urlsplit
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 
 from watchout.common.media.frames import Frame
 from watchout.common.ml_targets import kinds
 from watchout.common.settings import Settings
-from watchout.common.toolbox.futures import in_background, retrieve_exception
+from watchout.common.toolbox.futures import retrieve_exception
+from watchout.common.toolbox.nats_client import StrictClient
 from watchout.common.toolbox.reason import reason_with_text
 from watchout.mlbridge.refusals import Blame
 from watchout.mlbridge.targets.address import Channels, without_credentials
@@ -149,7 +149,7 @@ class NatsTarget:
             """Ignore: when an error ends the connection, `closed` is called too."""
 
         parts = urlsplit(self._url)
-        client = _TlsClient() if parts.scheme == "tls" else _Client()
+        client = StrictClient(demand_tls=parts.scheme == "tls")
         try:
             await client.connect(
                 f"{parts.scheme}://{_host(parts.hostname or '')}:{parts.port or self.declaration.ports[parts.scheme]}",
@@ -174,34 +174,7 @@ class NatsTarget:
             await client.flush(timeout=int(OPEN_S))
             yield connection
         finally:
-            client.abandon()
-
-
-class _Client(Client):
-    """A NATS client whose end waits for nobody. Made by `NatsTarget`."""
-
-    def abandon(self) -> None:
-        """Drop the connection with the frames that wait in it, and end the tasks of nats-py.
-
-        Its own `close` waits until the server has taken what waits: for a server that hangs, until TCP gives up.
-        """
-        transport = self._transport
-        if isinstance(transport, TcpTransport) and transport._io_writer is not None:
-            transport._io_writer.transport.abort()
-        self._pending, self._pending_data_size = [], 0
-        self._status = Client.DISCONNECTED  # it may be in a `close` of its own, which the abort ends half-way
-        in_background(self.close())
-
-
-class _TlsClient(_Client):
-    """A NATS client for ``tls://`` that sends nothing, not even credentials, to a server that does not start TLS. Made
-    by `NatsTarget`.
-    """
-
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        if initial_connection and not info.get("tls_required"):
-            raise NatsError("the server does not begin TLS")
-        await super()._process_info(info, initial_connection)
+            client.abandon(linger_s=0)  # frames that wait for a server that hangs are stale
 
 
 class _Connection:

@@ -29,6 +29,8 @@ from watchout.gateway.http.server import JsonRequestHandler
 ROOT: Final = Path(__file__).parents[2]
 PACKAGES: Final = ("common", "identity", "gateway", "router", "mlbridge", "ctl")
 
+NATS_CLIENT: Final = "common/toolbox/nats_client.py"
+
 #: Library and part; the file that uses it; the test that fails when the library changes it.
 USES: Final = {
     ("websockets", "ServerProtocol.writes"): ("gateway/client/socket.py", "test_a_pong_is_queued_in_writes"),
@@ -47,22 +49,18 @@ USES: Final = {
     ),
     ("redis", "_AsyncRESP2Parser._read"): ("mlbridge/targets/redis_server.py", "test_redis_reads_a_text_with_read"),
     ("redis", "Connection._writer"): ("mlbridge/targets/redis_server.py", "test_redis_writes_to_writer"),
-    ("nats", "Client._process_info"): ("mlbridge/targets/nats.py", "test_nats_handles_the_greeting_in_process_info"),
-    ("nats", "TcpTransport._io_writer"): ("mlbridge/targets/nats.py", "test_nats_writes_to_io_writer"),
+    ("nats", "Client._process_info"): (NATS_CLIENT, "test_nats_handles_the_greeting_in_process_info"),
     ("nats", "greeting of Client._process_info"): (
-        "common/bus/nats/dialing.py",
+        NATS_CLIENT,
         "test_nats_begins_tls_when_process_info_demands_it_in_the_greeting",
     ),
+    ("nats", "TcpTransport._io_writer"): (NATS_CLIENT, "test_nats_writes_to_io_writer"),
     ("nats", "Client._status._reading_task._ping_interval_task._flusher_task"): (
-        "common/bus/nats/dialing.py",
-        "test_nats_leaves_no_task_and_no_socket_when_it_is_abandoned",
-    ),
-    ("nats", "bus.TcpTransport._io_writer"): (
-        "common/bus/nats/dialing.py",
+        NATS_CLIENT,
         "test_nats_leaves_no_task_and_no_socket_when_it_is_abandoned",
     ),
     ("nats", "Client._subs._wait_for_msgs_task"): (
-        "common/bus/nats/dialing.py",
+        NATS_CLIENT,
         "test_nats_leaves_no_task_and_no_socket_when_it_is_abandoned",
     ),
     ("asyncpg", "text of a refused TLS request"): (
@@ -230,7 +228,7 @@ async def test_nats_handles_the_greeting_in_process_info() -> None:
     pytest.importorskip("nats")
     from nats.errors import Error as NatsError
 
-    from watchout.mlbridge.targets.nats import _TlsClient
+    from watchout.common.toolbox.nats_client import StrictClient
 
     sent: list[bytes] = []
 
@@ -238,7 +236,7 @@ async def test_nats_handles_the_greeting_in_process_info() -> None:
         writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1024}\r\n')
         sent.append(await reader.read())
 
-    client = _TlsClient()
+    client = StrictClient(demand_tls=True)
     async with serving(greet) as port:
         with pytest.raises(NatsError, match="does not begin TLS"):
             await client.connect(
@@ -255,7 +253,7 @@ async def test_nats_writes_to_io_writer() -> None:
     pytest.importorskip("nats")
     from nats.aio.transport import TcpTransport
 
-    from watchout.mlbridge.targets.nats import _Client
+    from watchout.common.toolbox.nats_client import StrictClient
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1024}\r\n')
@@ -264,7 +262,7 @@ async def test_nats_writes_to_io_writer() -> None:
         writer.write(b"PONG\r\n")
         await left.wait()
 
-    client, left = _Client(), asyncio.Event()
+    client, left = StrictClient(), asyncio.Event()
     async with serving(greet) as port, asyncio.timeout(30):
         await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False, connect_timeout=30)
         transport = client._transport
@@ -273,7 +271,7 @@ async def test_nats_writes_to_io_writer() -> None:
         assert writer is not None
         transport.write(bytes(32 << 20))  # type: ignore[no-untyped-call] # more than the kernel takes
         await client.subscribe("a", cb=mock.AsyncMock())
-        client.abandon()
+        client.abandon(linger_s=0)
         await writer.wait_closed()
         while futures._in_background or any(
             "/nats/" in each.get_coro().cr_code.co_filename for each in asyncio.all_tasks()
@@ -287,7 +285,7 @@ async def test_nats_begins_tls_when_process_info_demands_it_in_the_greeting() ->
     pytest.importorskip("nats")
     from nats.aio.transport import TcpTransport
 
-    from watchout.common.bus.nats.dialing import StrictClient
+    from watchout.common.toolbox.nats_client import StrictClient
 
     begun = ConnectionError("TLS begins")
 
@@ -295,8 +293,7 @@ async def test_nats_begins_tls_when_process_info_demands_it_in_the_greeting() ->
         writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1024,"tls_available":true}\r\n')
         assert await reader.read() == b""
 
-    client = StrictClient()
-    client.demand_tls = True
+    client = StrictClient(demand_tls=True)
     with mock.patch.object(TcpTransport, "connect_tls", side_effect=begun) as connect_tls:
         async with serving(greet) as port:
             with pytest.raises(ConnectionError, match="TLS begins"):
@@ -314,7 +311,7 @@ async def test_nats_begins_tls_when_process_info_demands_it_in_the_greeting() ->
 @pytest.mark.filterwarnings("ignore:parameter 'timeout' of type:DeprecationWarning")  # nats-py gives it to aiohttp
 async def test_nats_leaves_no_task_and_no_socket_when_it_is_abandoned(scheme: str) -> None:
     pytest.importorskip("nats")
-    from watchout.common.bus.nats.dialing import StrictClient
+    from watchout.common.toolbox.nats_client import StrictClient
 
     info = b'INFO {"server_id":"x","version":"2.10.0","max_payload":1024}\r\n'
     ended = asyncio.Event()

@@ -19,7 +19,7 @@ from nats.errors import SlowConsumerError
 from watchout.common import log, supervisor
 from watchout.common.bus import server_connections
 from watchout.common.bus.nats import sentences
-from watchout.common.bus.nats.dialing import Dialer, DialError, StrictClient, close_surely, describe
+from watchout.common.bus.nats.dialing import DialedClient, Dialer, DialError, close_surely, describe
 from watchout.common.bus.nats.homeward import FLUSH_S, Homeward
 from watchout.common.bus.nats.line import Line, cancelled
 from watchout.common.bus.nats.subjects import Subjects
@@ -63,7 +63,7 @@ class NatsConnection:
         self.subjects = Subjects(settings.cluster_name)
         self._dialer = Dialer.of(settings, self.subjects.inbox())
         self._loop = asyncio.get_running_loop()
-        self._client: StrictClient | None = None
+        self._client: DialedClient | None = None
         self._line: Line | None = None
         self._former: Line | None = None
         self._server: BusServer | None = None

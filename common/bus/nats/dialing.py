@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from nats.aio.client import Client
-from nats.aio.transport import TcpTransport, WebSocketTransport
 from nats.errors import Error as NatsError
 from nats.protocol.command import pub_cmd
 
@@ -28,7 +26,8 @@ from watchout.common.bus.nats.parts import MIN_PAYLOAD_BYTES
 from watchout.common.errors import StartError
 from watchout.common.settings import Settings
 from watchout.common.settings.bus_servers import BusServer
-from watchout.common.toolbox.futures import in_background, retrieve_exception
+from watchout.common.toolbox.futures import retrieve_exception
+from watchout.common.toolbox.nats_client import NoTlsError, StrictClient
 from watchout.common.toolbox.reason import reason
 
 #: Deadline of one attempt's steps (connection, greeting, TLS), in seconds.
@@ -46,10 +45,6 @@ PINGS_UNANSWERED: Final = 2
 PENDING_BYTES: Final = 2 << 20
 #: Most servers that are known: those of the settings, and those that servers told of.
 MAX_KNOWN: Final = 128
-
-
-class _NoTls(NatsError):
-    """The server does not begin TLS. Raised within nats-py, by `StrictClient`."""
 
 
 class DialError(Exception):
@@ -79,26 +74,17 @@ class DialCallbacks:
     leaving: Callable[[], Awaitable[None]]
 
 
-class StrictClient(Client):
-    """A NATS client that sends nothing, not even credentials, to a server that does not begin TLS where it is demanded.
-
-    Made by `Dialer`.
+class DialedClient(StrictClient):
+    """A client of one attempt; made by `Dialer`.
 
     Attributes:
-        demand_tls: Whether TLS is demanded.
         is_here: Whether its server is on this machine.
         is_used: Whether it is the one of a race that is used: what happens to others concerns nobody.
-        greeting: What the server last said of itself; empty before the first time.
 
     """
 
-    demand_tls = False
     is_here = False
     is_used = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.greeting: dict[str, Any] = {}
 
     def send_last(self, messages: Iterable[tuple[str, bytes, str]]) -> None:
         """Hand all that waits to the socket without a turn of the event loop: the process is about to end.
@@ -111,32 +97,6 @@ class StrictClient(Client):
             last = [pub_cmd(subject, reply, payload) for subject, payload, reply in messages]
             waiting, self._pending, self._pending_data_size = self._pending, [], 0
             self._transport.writelines([*waiting, *last])
-
-    def abandon(self) -> None:
-        """Close the socket and end the tasks of nats-py, in whatever state they are; a second call changes nothing.
-
-        In contrast to `close`, which takes several turns of the event loop, it cannot be cancelled half-way.
-        """
-        self._status = Client.CLOSED
-        messages = [each._wait_for_msgs_task for each in self._subs.values()]
-        for task in (self._reading_task, self._ping_interval_task, self._flusher_task, *messages):
-            if task is not None:
-                task.cancel()
-        transport = self._transport
-        if isinstance(transport, WebSocketTransport):
-            in_background(_end_websocket(transport))
-        elif isinstance(transport, TcpTransport) and (writer := transport._io_writer) is not None:
-            writer.close()  # what was written goes out, but for a server that hangs
-            asyncio.get_running_loop().call_later(CONNECT_TIMEOUT_S, writer.transport.abort)
-
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        self.greeting = info
-        secure = info.get("tls_required") or info.get("tls_available")
-        if initial_connection and self.demand_tls and not secure:
-            raise _NoTls
-        if initial_connection and self.demand_tls:
-            info["tls_required"] = True  # what the library then looks at
-        await super()._process_info(info, initial_connection)
 
 
 @dataclass(slots=True)
@@ -198,7 +158,7 @@ class Dialer:
 
     async def dial(
         self, callbacks: DialCallbacks, avoid: BusServer | None = None, *, only_here: bool = False
-    ) -> tuple[StrictClient, BusServer]:
+    ) -> tuple[DialedClient, BusServer]:
         """Connect to the first server that can be used.
 
         Args:
@@ -218,12 +178,12 @@ class Dialer:
         candidates = await self._candidates(avoid)
         if only_here:
             candidates = [each for each in candidates if _is_here(each.address)]
-        attempts: dict[asyncio.Task[None], tuple[StrictClient, Candidate]] = {}
-        connected: tuple[StrictClient, BusServer] | None = None
+        attempts: dict[asyncio.Task[None], tuple[DialedClient, Candidate]] = {}
+        connected: tuple[DialedClient, BusServer] | None = None
         try:
             while connected is None and (candidates or attempts):
                 if candidates:
-                    client, candidate = StrictClient(), candidates.pop(0)
+                    client, candidate = DialedClient(), candidates.pop(0)
                     task = asyncio.ensure_future(self._attempt(client, candidate, callbacks))
                     attempts[task] = client, candidate
                 done, _ = await asyncio.wait(
@@ -277,7 +237,7 @@ class Dialer:
         random.shuffle(addresses)
         return [Candidate(server, address, server.host) for address in addresses]
 
-    async def _attempt(self, client: StrictClient, candidate: Candidate, callbacks: DialCallbacks) -> None:
+    async def _attempt(self, client: DialedClient, candidate: Candidate, callbacks: DialCallbacks) -> None:
         """Connect to one address. Raises `DialError`, and closes what was opened."""
         websocket = candidate.server.is_websocket
         client.is_here = _is_here(candidate.address)
@@ -334,7 +294,7 @@ class Dialer:
                 return {"user": known.user, "password": known.password}
         return {}
 
-    def _remember(self, client: Client, server: BusServer) -> None:
+    def _remember(self, client: StrictClient, server: BusServer) -> None:
         """Keep the servers that the connected one told of, in place of those of before."""
         name = self._told.get(server, server.host)
         names = {(known.host, known.port) for known in self.servers}
@@ -398,7 +358,7 @@ def describe(error: Exception) -> str:
         error: What nats-py raised, or the operating system.
 
     """
-    if isinstance(error, _NoTls):
+    if isinstance(error, NoTlsError):
         return sentences.no_tls()
     if isinstance(error, TimeoutError):
         return f"it does not answer within {CONNECT_TIMEOUT_S} s"
@@ -424,7 +384,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
-async def close_surely(client: StrictClient) -> None:
+async def close_surely(client: DialedClient) -> None:
     """Close a client whatever it raises, also when the caller is cancelled.
 
     What was published is sent before. nats-py writes to a transport that may be broken.
@@ -442,18 +402,7 @@ async def close_surely(client: StrictClient) -> None:
         client.abandon()
 
 
-async def _end_websocket(transport: WebSocketTransport) -> None:
-    """Close the WebSocket, and the HTTP session that nats-py opened for it."""
-    transport.close()  # type: ignore[no-untyped-call]
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await transport.wait_closed()  # type: ignore[no-untyped-call]
-    finally:
-        if transport._client is not None:
-            await transport._client.close()
-
-
-def _give_up(attempt: asyncio.Task[None], client: StrictClient) -> None:
+def _give_up(attempt: asyncio.Task[None], client: DialedClient) -> None:
     """End an attempt, and close its connection when it has ended: it may connect although it was cancelled.
 
     asyncio.wait_for swallows a cancellation before Python 3.12; the deadline of the attempt ends it then.

@@ -20,7 +20,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from watchout.common import supervisor
-from watchout.common.bus.nats.dialing import Dialer, DialError, StrictClient
+from watchout.common.bus.nats.dialing import DialedClient, Dialer, DialError
 from watchout.common.bus.nats.line import Line
 from watchout.common.bus.nats.return_plan import ReturnPlan
 from watchout.common.bus.nats.subscriptions import Subscriptions
@@ -180,10 +180,10 @@ async def is_steady(used: Line, own: Line, inbox: str) -> bool:
 class _Crossing:
     """Sends messages from each of two servers to the other; a server sends none back where it came from."""
 
-    def __init__(self, subject: str, *clients: StrictClient) -> None:
+    def __init__(self, subject: str, *clients: DialedClient) -> None:
         self._subject = subject
         self._clients = clients
-        self._received: dict[StrictClient, bytes] = {}
+        self._received: dict[DialedClient, bytes] = {}
         self._subscriptions: list[Subscription] = []
 
     async def open(self) -> None:
@@ -208,5 +208,5 @@ class _Crossing:
             with contextlib.suppress(NatsError, OSError):  # its connection may have ended
                 await subscription.unsubscribe()
 
-    async def _receive(self, client: StrictClient, message: Msg) -> None:
+    async def _receive(self, client: DialedClient, message: Msg) -> None:
         self._received[client] = message.data

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from watchout.common.bus.nats.dialing import DialCallbacks, Dialer, StrictClient
+from watchout.common.bus.nats.dialing import DialCallbacks, DialedClient, Dialer
 from watchout.common.settings.bus_servers import BusServer
 
 #: A task that goes on after it was cancelled is cancelled again after this time, in seconds.
@@ -28,7 +28,7 @@ class Line:
 
     """
 
-    client: StrictClient
+    client: DialedClient
     server: BusServer
 
     def __init__(self, on_error: Callable[[Exception], Awaitable[None]], on_leaving: Callable[[Line], None]) -> None:

@@ -18,7 +18,7 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
 from watchout.common.bus.nats import sentences
-from watchout.common.bus.nats.dialing import DialCallbacks, Dialer, DialError, StrictClient, close_surely
+from watchout.common.bus.nats.dialing import DialCallbacks, DialedClient, Dialer, DialError, close_surely
 from watchout.common.bus.nats.subjects import Subjects
 from watchout.common.settings import Settings
 from watchout.common.settings.bus_servers import BusServer
@@ -165,7 +165,7 @@ def _as(server: BusServer, other: BusServer) -> BusServer:
     return replace(server, user=other.user, password=other.password, token=other.token)
 
 
-async def _facts_of(client: StrictClient, name: str) -> NatsServerFacts:
+async def _facts_of(client: DialedClient, name: str) -> NatsServerFacts:
     await client.flush(timeout=REPLY_S)  # type: ignore[arg-type]  # it waits for any number of seconds
     began = time.perf_counter()
     await client.flush(timeout=REPLY_S)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.kit.clients import eventually
 from watchout.common.bus.nats import dialing
-from watchout.common.bus.nats.dialing import DialCallbacks, Dialer, DialError, StrictClient, close_surely
+from watchout.common.bus.nats.dialing import DialCallbacks, DialedClient, Dialer, DialError, close_surely
 from watchout.common.settings import Settings, load
 from watchout.common.settings.bus_servers import BusServer
 
@@ -70,7 +70,7 @@ async def two_ports_of(server: Server) -> AsyncIterator[Settings]:
         await eventually(lambda: not server.left, 10, "a connection is left open")
 
 
-def dial(settings: Settings) -> Coroutine[Any, Any, tuple[StrictClient, BusServer]]:
+def dial(settings: Settings) -> Coroutine[Any, Any, tuple[DialedClient, BusServer]]:
     async def failed(error: Exception) -> None:
         raise AssertionError(error)
 
