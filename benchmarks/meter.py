@@ -26,6 +26,16 @@ class Use:
     cpu_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What one process used so far, and how often its threads have waited for something since they began."""
+
+    pid: int
+    name: str
+    cpu_s: float
+    waits: int
+
+
 def cpu_s(pid: int) -> float:
     """CPU time of all threads of a process since its start, user and system, in seconds. Raises `Gone`."""
     try:
@@ -69,6 +79,26 @@ def with_children(pids: Iterable[int]) -> tuple[int, ...]:
 def cpu(pids: Iterable[int]) -> list[Use]:
     """What each of these processes used so far. Raises `Gone`."""
     return [Use(pid, name(pid), cpu_s(pid)) for pid in pids]
+
+
+def rest(pids: Iterable[int]) -> list[Rest]:
+    """What each of these processes used so far, by the name of its program. Raises `Gone`."""
+    return [Rest(pid, program(pid), cpu_s(pid), _waits(pid)) for pid in pids]
+
+
+def program(pid: int) -> str:
+    """The file name of what a process runs, of a Python process its script. Raises `Gone`."""
+    words = [Path(word).name for word in _read(pid, "cmdline").split("\0") if word and not word.startswith("-")]
+    return next((word for word in words if not word.startswith("python")), name(pid))
+
+
+def _waits(pid: int) -> int:
+    """How often the threads of a process that are there now gave the CPU back because they had to wait."""
+    waits = 0
+    for status in (PROC / str(pid) / "task").glob("*/status"):
+        found = status.read_text().partition("\nvoluntary_ctxt_switches:")[2].split(maxsplit=1)
+        waits += int(found[0])
+    return waits
 
 
 def pss(pids: Iterable[int]) -> int:

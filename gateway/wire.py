@@ -207,10 +207,12 @@ MAX_PING_BYTES: Final = 1024
 MAX_VALUE_BYTES: Final = 64 * 1024
 MAX_ALERT_BYTES: Final = 128 * 1024
 #: The fields that are read, by type of message; frames and alerts are read by functions of their own.
+_STRUCTS: Final = {
+    struct.__struct_config__.tag: struct for struct in (Auth, Register, Subscribe, Unsubscribe, Ack, Acknowledge, Ping)
+}
 _FIELDS: Final = {
-    struct.__struct_config__.tag: frozenset(field.encode_name for field in msgspec.structs.fields(struct))
-    - {"requestId"}
-    for struct in (Auth, Register, Subscribe, Unsubscribe, Ack, Acknowledge, Ping)
+    kind: frozenset(field.encode_name for field in msgspec.structs.fields(struct)) - {"requestId"}
+    for kind, struct in _STRUCTS.items()
 }
 _FRAME_FIELDS: Final = ("streamId", "timestamp")
 #: Fields of a frame that the protocol defines, or that only the server sets.
@@ -246,7 +248,7 @@ def parse_text(data: bytes) -> AnyClientMessage:
                 found["note"] = clean_note(note)
             if (info := found.get("info")) is not None:
                 found["info"] = _info(info)
-            message = _convert({**found, "type": kind}, AnyClientMessage)
+            message = _convert({**found, "type": kind}, _STRUCTS[kind])
         return message if request_id is None else msgspec.structs.replace(message, request_id=request_id)
     except (JsonFault, KeyError, TypeError):
         raise _explain(data) from None

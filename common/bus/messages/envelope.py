@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, get_args
+from typing import Generic, TypeVar, get_args
 
 import msgpack
 import msgspec
@@ -28,6 +28,23 @@ class Envelope(Generic[M]):
     epoch: int
     seq: int
     body: M
+
+
+class _OfMember(msgspec.Struct, array_like=True, frozen=True):
+    """Holds the union: msgspec works out what a union means at each call, and keeps what it found of a struct. That is
+    three quarters of the time of a call.
+    """
+
+    body: FromMember
+
+
+class _OfRouter(msgspec.Struct, array_like=True, frozen=True):
+    """Holds the other union."""
+
+    body: FromRouter
+
+
+_Of = TypeVar("_Of", _OfMember, _OfRouter)
 
 
 def encode(epoch: int, seq: int, body: Message) -> bytes:
@@ -66,7 +83,7 @@ def decode_from_member(data: bytes) -> Envelope[FromMember]:
 
     """
     epoch, seq, body = _unpack(data)
-    return Envelope(epoch, seq, _convert(body, FromMember))
+    return Envelope(epoch, seq, _convert(body, _OfMember).body)
 
 
 def decode_from_router(data: bytes) -> Envelope[FromRouter]:
@@ -84,7 +101,7 @@ def decode_from_router(data: bytes) -> Envelope[FromRouter]:
 
     """
     epoch, seq, body = _unpack(data)
-    return Envelope(epoch, seq, _convert(body, FromRouter))
+    return Envelope(epoch, seq, _convert(body, _OfRouter).body)
 
 
 def _encode_alert(value: object) -> bytes:
@@ -118,12 +135,12 @@ def _unpack(data: bytes) -> tuple[int, int, object]:
     raise BusError("expected [version, epoch, seq, body]")
 
 
-def _convert(body: object, kind: Any) -> Any:
-    """Check the map against the union `kind`, and return the message. Raises `BusError`."""
+def _convert(body: object, kind: type[_Of]) -> _Of:
+    """Check the map against the union that `kind` holds, and return its holder. Raises `BusError`."""
     try:
-        return msgspec.convert(body, kind, dec_hook=_decode_alert)
-    except (msgspec.ValidationError, RecursionError) as exc:
-        raise BusError(str(exc)) from None
+        return msgspec.convert((body,), kind, dec_hook=_decode_alert)
+    except (msgspec.ValidationError, RecursionError) as exc:  # `$[0]` is the place of the message in its holder
+        raise BusError(str(exc).removesuffix(" - at `$[0]`").replace("`$[0]", "`$", 1)) from None
 
 
 def render_markdown() -> str:

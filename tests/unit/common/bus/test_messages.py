@@ -330,6 +330,22 @@ def test_a_wrong_field_of_the_routers_is_refused(body: object) -> None:
         decode_from_router(msgpack.packb([VERSION, 1, 1, body]))
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (3, "Expected `object`, got `int`"),
+        ({"t": "nonsense"}, "Invalid value 'nonsense' - at `$.t`"),
+        ({"t": "newest"}, "Object missing required field `stream`"),
+        ({"t": "newest", "stream": 7}, "Expected `str`, got `int` - at `$.stream`"),
+        ({"t": "heartbeat", "figures": {"x": "many"}}, "Expected `float`, got `str` - at `$.figures[...]`"),
+    ],
+)
+def test_a_wrong_message_is_told_with_the_place_in_it(body: object, says: str) -> None:
+    with pytest.raises(BusError) as caught:
+        decode_from_member(msgpack.packb([VERSION, 1, 1, body]))
+    assert str(caught.value) == says
+
+
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x94\x01", b"\xff" * 100, b"\x91" * 5000, b"\xd6\xff1234"], ids=len)
 def test_garbage_is_refused(data: bytes) -> None:
     with pytest.raises(BusError):
