@@ -7,7 +7,6 @@ frames to, are further receivers, as `Forward` says. `now` in seconds, `now_ms` 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
@@ -19,6 +18,7 @@ from watchout.common.media.frames import Frame
 from watchout.gateway import wire
 from watchout.gateway.hub.newest_frames import NewestFrames
 from watchout.gateway.hub.reports import RouterReports
+from watchout.gateway.hub.sent_alerts import SentAlerts
 from watchout.gateway.hub.streams import LocalStream, Publication, StreamTable, ToMembers, Write
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.latency.timed_message import TimedMessage
@@ -27,8 +27,6 @@ from watchout.gateway.latency.timed_message import TimedMessage
 MAX_FRAME_ID: Final = 2**32 - 1
 #: Later than any time in ms.
 MAX_MS: Final = 2**63
-#: Alerts whose ids are remembered, so that a repeated alert is delivered once.
-ALERTS_REMEMBERED: Final = 65_536
 #: Most live alerts that are held back for a viewer while recent ones are fetched for it.
 MAX_HELD_ALERTS: Final = 256
 #: The ledger is told of so many sockets at once to which an alert was written: they get it within a millisecond.
@@ -112,7 +110,7 @@ class Delivery:
         self.newest_frames = NewestFrames(newest_bytes)
         #: Streams whose newest frame was handed out or changed status: its size may have changed since.
         self._to_measure: set[str] = set()
-        self._alerts_seen: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._sent_alerts = SentAlerts()
         self.frames_in = self.bytes_in = self.alerts_out = self.old_term_frames = self.repeated_frames = 0
         self.frames_out = self.frame_bytes_out = 0
         self.writing: bytes | None = None
@@ -358,10 +356,8 @@ class Delivery:
         stream = self._streams.get(alert.stream_id)
         if stream is None or not stream.wants_alerts:
             return
-        seen = (alert.stream_id, alert.id)
-        if seen in self._alerts_seen:  # a bridge repeats an alert when the confirmation was lost
-            return
-        self._remember(seen)
+        if not self._sent_alerts.add(alert.stream_id, alert.id):
+            return  # a bridge repeats an alert when the confirmation was lost
         message = wire.text_message(alert.to_json())
         timed = None
         if stamps is not None and self._latency is not None:
@@ -384,17 +380,10 @@ class Delivery:
         if stream is None or not stream.wants_alerts:
             return
         key = acknowledged_key(alert.id)
-        seen = (alert.stream_id, key)
-        if seen in self._alerts_seen:
+        if not self._sent_alerts.add(alert.stream_id, key):
             return
-        self._remember(seen)
         message = wire.text_message(acknowledged_message(alert.stream_id, alert.id, acknowledgement))
         self._send_alert(stream, key, message, now, acknowledgement.at if repeated else None)
-
-    def _remember(self, seen: tuple[str, str]) -> None:
-        self._alerts_seen[seen] = None
-        if len(self._alerts_seen) > ALERTS_REMEMBERED:
-            self._alerts_seen.popitem(last=False)
 
     def _tell_written(self, timed: TimedMessage) -> None:
         """Tell the ledger to how many sockets an alert was written since it was told last."""
