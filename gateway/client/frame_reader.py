@@ -104,11 +104,17 @@ class FrameReader:
 
     # ── bytes in ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def buffer(self) -> memoryview:
-        """Return the memory for the next bytes; never empty."""
+    def buffer(self, most_bytes: int = SCRATCH_BYTES) -> memoryview:
+        """Return the memory for the next bytes; never empty.
+
+        Args:
+            most_bytes: Most bytes that may have to wait here; the rest of a message that has begun does not count.
+        """
         partial, got = self._partial, self._got
         if partial is None or got == self._need:
-            return self._scratch if self.trusted else self._scratch[:UNAUTHENTICATED_READ_BYTES]
+            if self.trusted and most_bytes >= SCRATCH_BYTES:
+                return self._scratch
+            return self._scratch[: min(most_bytes, SCRATCH_BYTES if self.trusted else UNAUTHENTICATED_READ_BYTES)]
         if got == len(partial):
             self._partial = bytearray(min(self._need, 2 * got))  # a new one: the loop may still have a view of the old
             self._partial[:got] = partial

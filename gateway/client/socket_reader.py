@@ -107,6 +107,9 @@ class ClientSocketReader(ClientSocketWriter):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         """Return the memory that the next bytes are read into."""
+        unfinished = self._context.unfinished
+        if unfinished.is_filling and (user := self._user_id) is not None:
+            return self._frame_reader.buffer(unfinished.most_to_read(user))
         return self._frame_reader.buffer()
 
     def buffer_updated(self, nbytes: int) -> None:

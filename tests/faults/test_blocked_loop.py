@@ -8,13 +8,16 @@ import signal
 
 import pytest
 
-from tests.kit.clients import Clients, eventually, http
+from tests.kit.clients import JPEG, Clients, base64_of, eventually, http
 from tests.kit.ports import free_port
 from tests.kit.processes import BIN, REPOSITORY, Process, Watchout, poll
 
 pytestmark = pytest.mark.e2e
 BLOCK_S = 6.0
 COMES_S = 30.0
+CAMERAS = 16
+FRAMES_OF_EACH = 40
+PICTURE = base64_of(JPEG + bytes(6_000))
 
 
 def start(started: Watchout, name: str) -> Process:
@@ -94,6 +97,29 @@ async def test_a_gateway_that_did_not_run_does_not_take_its_own_silence_for_that
         await viewer.frame()
     assert camera.open
     assert viewer.open
+
+
+async def test_a_gateway_that_stood_still_closes_no_camera_for_all_that_came_meanwhile(watchout, clients: Clients):
+    """What many cameras sent is read at once then, far more than the gateway keeps of unfinished messages."""
+    started = watchout(environ={"UNFINISHED_BYTES_PER_USER": "600000", "MAX_MESSAGE_BYTES": "200000"})
+    gateway, token = started.one("gateway"), started.token()
+    names = [f"cam-{number}" for number in range(CAMERAS)]
+    cameras = [await clients.camera(started.url, token) for _ in names]
+    viewer = await clients.viewer(started.url, token)
+    for camera, name in zip(cameras, names, strict=True):
+        await camera.register(name)
+        await viewer.subscribe(name)
+    gateway.send_signal(signal.SIGSTOP)
+    for number in range(FRAMES_OF_EACH):
+        for camera in cameras:
+            await camera.show(PICTURE, timestamp=number)
+    gateway.send_signal(signal.SIGCONT)
+    awaited = {(name, FRAMES_OF_EACH - 1) for name in names}
+    await eventually(
+        lambda: awaited <= {(frame["streamId"], frame["timestamp"]) for frame in viewer.frames}, COMES_S,
+        lambda: f"{sum(not camera.open for camera in cameras)} cameras were closed",
+    )  # fmt: skip
+    assert all(camera.open for camera in cameras)
 
 
 async def test_a_gateway_whose_loop_is_blocked_is_noticed_and_its_camera_is_seen_again(watchout, clients: Clients):

@@ -46,7 +46,8 @@ class LimitSettings:
     unfinished_bytes: int = _GROUP.setting(
         "UNFINISHED_BYTES", parsers.whole(1 << 20, 64 << 30), 96 << 20, expects="bytes",
         help="Memory of one gateway process for incomplete messages of authenticated clients. Beyond it the client "
-        "with the largest is closed with 1013 and may reconnect. Clients that have not authenticated share 12 "
+        "with the largest is closed with 1013 and may reconnect. A gateway that is late reads less at once, so that "
+        "messages that wait for it take half of this memory at most. Clients that have not authenticated share 12 "
         "MiB.",
     )  # fmt: skip
     unfinished_bytes_per_user: int = _GROUP.setting(
