@@ -15,7 +15,8 @@ _DIGEST_BYTES: Final = 16
 class SentAlerts:
     """Remembers the alerts that were sent last. Made by `Delivery`.
 
-    It keeps a digest of each, which takes less than half of the memory of its stream's id and its own, however long these are.
+    It keeps a digest of each, which takes less than half of the memory of its names,
+    however long these are.
 
     Args:
         limit: How many are remembered; past it the oldest is forgotten.
