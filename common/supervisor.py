@@ -3,6 +3,9 @@
 An event loop has one supervisor, `current`. `every` runs work at an interval; `keep` runs work that goes on as long as
 the process, such as a listener, and restarts it when it ends; `Alarm` runs work at a time that it sets itself.
 `stalled` names periodic work that has not succeeded for too long, for which the process reports itself unhealthy.
+
+A wake-up costs more than the work it is for: the caches are cold. So where a process wakes at a steady rate anyway, as
+a member does for each heartbeat of its router, `pulse` runs what is due soon in the same turn.
 """
 
 from __future__ import annotations
@@ -29,6 +32,16 @@ LAG_WINDOW_S: Final = 30.0
 #: Seconds until kept work that ended is restarted; doubled each time, up to the last.
 FIRST_RESTART_S: Final = 0.1
 LAST_RESTART_S: Final = 15.0
+#: A pulse runs periodic work that is due within so many seconds. Pulses come every half second: so work of any phase
+#: falls in with them at the first one, and stays with them, as they may come sooner by the rest and later by `LATE_S`.
+EARLY_S: Final = 0.4
+#: So many seconds after a pulse the next one is looked for: periodic work waits for it for `LATE_S` at most.
+PACED_S: Final = 1.0
+LATE_S: Final = 0.1
+#: Work of a shorter interval in seconds keeps its own time.
+LEAST_PACED_S: Final = 0.5
+#: A pulse that comes sooner after another one, in seconds, is none: several sources do not hurry the work.
+PULSES_APART_S: Final = 0.4
 #: Kept work that ran for so many seconds is restarted after the first pause again.
 STEADY_S: Final = 30.0
 #: Seconds until an alarm whose work failed before it set the next time runs again.
@@ -55,6 +68,7 @@ class Supervisor:
         self._due_at = 0.0
         #: When the loop was late for a check, and by how much: each by more than at all later ones.
         self._lags: deque[tuple[float, float]] = deque()
+        self._pulsed_at = float("-inf")
 
     def every(
         self,
@@ -68,7 +82,8 @@ class Supervisor:
 
         Args:
             interval_s: Seconds from the start of one run to the next, or a function that returns them after each run.
-                Late runs are left out, and runs never overlap.
+                Late runs are left out, and runs never overlap. With pulses (`pulse`) a run may come by `EARLY_S`
+                sooner, and by `LATE_S` later.
             work: A function, which may return an awaitable. Exceptions are logged and counted.
             name: The name of the task in log, metrics and health.
             first_s: Seconds until the first run; None: the interval.
@@ -138,6 +153,26 @@ class Supervisor:
             "a task failed and goes on", task=name, not_logged_before=self._unlogged.pop(name, None), exc_info=error
         )
 
+    def pulse(self) -> None:
+        """Run what is due soon in the next turn of the loop: the process is awake.
+
+        To be called about every half second. A call that comes sooner than `PULSES_APART_S` after another does nothing.
+        """
+        now = self.loop.time()
+        if now - self._pulsed_at >= PULSES_APART_S:
+            self._pulsed_at = now
+            self.loop.call_soon(self._run_early)
+
+    def waits_s(self, interval_s: float) -> float:
+        """Return for how many seconds work of this interval waits for a pulse after it is due."""
+        is_paced = interval_s >= LEAST_PACED_S and self.loop.time() - self._pulsed_at < PACED_S
+        return LATE_S if is_paced else 0.0
+
+    def _run_early(self) -> None:
+        now = self.loop.time()
+        for periodic in list(self._periodic):
+            periodic.run_early(now)
+
     def stalled(self) -> list[str]:
         """Return the names of periodic tasks that have not succeeded for too long, sorted."""
         now = self.loop.time()
@@ -203,6 +238,8 @@ class Periodic:
         self.succeeded_at = self._loop.time()
         self._interval_was_s = interval_s if isinstance(interval_s, float | int) else 0.0
         self._timer: asyncio.TimerHandle | None = None
+        #: When the next run is due; there is a timer for it while none is under way.
+        self._due_at = 0.0
         self._task: asyncio.Future[None] | None = None
         self._cancelled = False
 
@@ -215,6 +252,7 @@ class Periodic:
         self._cancelled = True
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         if self._task is not None:
             self._task.cancel()
         self._supervisor.forget(self)
@@ -238,9 +276,17 @@ class Periodic:
     def _set(self, after_s: float, since: float) -> None:
         if not self._cancelled:
             # Overdue runs are run once, in the next turn of the loop.
-            self._timer = self._loop.call_at(max(since + after_s, self._loop.time()), self._due)
+            self._due_at = max(since + after_s, self._loop.time())
+            self._timer = self._loop.call_at(self._due_at + self._supervisor.waits_s(self._interval_was_s), self._due)
+
+    def run_early(self, now: float) -> None:
+        """Run it now if it is due soon: the process is awake."""
+        if self._timer is not None and self._interval_was_s >= LEAST_PACED_S and self._due_at - now <= EARLY_S:
+            self._timer.cancel()
+            self._due()
 
     def _due(self) -> None:
+        self._timer = None
         began = self._loop.time()
         try:
             awaited = self._work()

@@ -19,6 +19,8 @@ from watchout.gateway.why.recorder import note_rates
 TICK_S: Final = 1.0
 #: Longest time between two sweeps of the sockets, in seconds; shorter with a short `IDLE_TIMEOUT_S`.
 SWEEP_EVERY_S: Final = 5.0
+#: Seconds between two looks whether a client wants pings in silences, the first of which comes after 5 s or more.
+LOOK_AT_NONE_EVERY_S: Final = 1.0
 #: A sweep that is later than this, in seconds, means that the process did not run.
 HALTED_S: Final = 1.0
 #: Seconds between two checks whether to return freed memory to the system.
@@ -51,7 +53,7 @@ class Housekeeping:
             every(TICK_S, self._count_connections, "counts of connections"),
             every(TRIM_EVERY_S, self._trim_memory, "memory to give back"),
             every(self._sweep_every_s, self._sweep, "sweep of sockets"),
-            every(LOOK_EVERY_S, self._ping_silent, "pings in silences"),
+            every(self._look_every_s, self._ping_silent, "pings in silences"),
         ]
         if self._certificate is not None:
             begun.append(every(tls.LOOK_EVERY_S, self._certificate.look, "certificate"))
@@ -60,6 +62,10 @@ class Housekeeping:
     def _sweep_every_s(self) -> float:
         """Return the seconds until the next sweep."""
         return min(SWEEP_EVERY_S, self._context.settings.idle_timeout_s / 8)
+
+    def _look_every_s(self) -> float:
+        """Return the seconds until silences are looked at again: a socket that enters the table is due later."""
+        return LOOK_EVERY_S if self._context.silences else LOOK_AT_NONE_EVERY_S
 
     def _count_connections(self) -> None:
         context, metrics = self._context, self._context.metrics

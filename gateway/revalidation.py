@@ -92,9 +92,12 @@ class Revalidation:
         shares = every(min(recheck_s, SHARES_EVERY_S), self._round_of(self._check_shares), "shares", first_s=0)
         return [shares, *(every(recheck_s, self._round_of(check), name, first_s=0) for name, check in checks.items())]
 
-    def _round_of(self, check: Callable[[float], Coroutine[Any, Any, None]]) -> Callable[[], Coroutine[Any, Any, None]]:
+    def _round_of(
+        self, check: Callable[[float], Coroutine[Any, Any, None]]
+    ) -> Callable[[], Coroutine[Any, Any, None] | None]:
+        """Return what begins a round: nothing while nobody is here."""
         loop, recheck_s = asyncio.get_running_loop(), self._settings.recheck_s
-        return lambda: self._guarded(check, loop.time() + recheck_s)
+        return lambda: self._guarded(check, loop.time() + recheck_s) if self._presence else None
 
     async def check_changed(self) -> None:
         """Check the sessions that `on_changed` named, as soon as it does. Runs until it is cancelled."""

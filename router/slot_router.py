@@ -281,9 +281,14 @@ class SlotRouter:
             )  # fmt: skip
 
     def _start_timers(self, handler: MessageHandler, shares: ShareHandler) -> None:
-        every = supervisor.current().every
+        every, pulse = supervisor.current().every, supervisor.current().pulse
+
+        def beat() -> None:
+            handler.send_heartbeats()
+            pulse()  # what else is due is done in the same turn
+
         self._periodic = [
-            every(HEARTBEAT_EVERY_S, handler.send_heartbeats, "beats"),
+            every(HEARTBEAT_EVERY_S, beat, "beats"),
             every(HEARTBEAT_EVERY_S, handler.drop_silent_members, "silent members"),
             every(PRUNE_EVERY_S, self._prune, "pruning"),
             every(SAVE_EVERY_S, self._save_reservations, "saving of reservations"),

@@ -402,6 +402,7 @@ class BusClient:
         """Hand a message to the request that waits for it, or to `on_message`."""
         if isinstance(body, RouterHeartbeat):
             self.clock.observe(body.now, clock.now_ms())
+            supervisor.current().pulse()
         elif isinstance(body, AlertNotification) and body.number:
             self._last_alert = self._membership.epoch, body.number
         if not isinstance(body, Reply):

@@ -21,7 +21,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from watchout.common.bus.messages import Envelope, FromRouter, Rejoin, Welcome
+from watchout.common.bus.messages import Envelope, FromRouter, Rejoin, RouterHeartbeat, Welcome
 
 #: Interval of `Hello` while the router is not connected, in seconds.
 HELLO_EVERY_S = 0.25
@@ -30,6 +30,9 @@ HELLO_EVERY_S = 0.25
 HELLO_AT_MOST_EVERY_S = 2.0
 #: Interval of heartbeats, both ways. Each one wakes six threads on its way.
 HEARTBEAT_EVERY_S = 0.5
+#: A heartbeat of the router is answered with one at once, as both processes are awake then, unless the member sent one
+#: within this time, in seconds. Without the router's the member sends its own after `HEARTBEAT_EVERY_S`.
+ANSWERED_AGAIN_S = 0.1
 #: A member that receives nothing for this time considers the router gone.
 LOST_AFTER_S = 1.5
 #: The router removes a gateway after this silence; longer, so that a short hang of the router costs no stream.
@@ -196,6 +199,9 @@ class Membership:
             return self._rejoin(now)
         self._received = envelope.seq
         self._received_at = now
+        if isinstance(envelope.body, RouterHeartbeat) and now - self._heartbeat_at >= ANSWERED_AGAIN_S:
+            self._heartbeat_at = now
+            return [Deliver(envelope.body), SendHeartbeat()]
         return [Deliver(envelope.body)]
 
     def hello_sent(self, queued: bool) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from watchout.common import supervisor
+from watchout.common.bus.client import BusClient
 from watchout.common.bus.messages import LATENCY_LEVEL, LatencyReport, LatencyRow
 from watchout.common.bus.router_links import RouterLinks
 from watchout.common.bus.slots import slot_of
@@ -16,6 +17,8 @@ from watchout.common.supervisor import Periodic
 
 #: Seconds between two reports.
 REPORT_EVERY_S: Final = 2.0
+#: Totals that did not change are told again after this time, in seconds: routers forget them after ten minutes.
+TOLD_AGAIN_S: Final = 60.0
 
 
 def objectives_of(settings: Settings) -> Objectives:
@@ -46,6 +49,9 @@ class LatencyReporter:
         self._links = links
         self._ledger = ledger
         self._before = before
+        #: The totals that were told last, to which router, and when.
+        self._told: tuple[LatencyReport, BusClient] | None = None
+        self._told_at = float("-inf")
         self._periodic: Periodic | None = None
 
     def start(self) -> None:
@@ -58,11 +64,15 @@ class LatencyReporter:
             self._periodic.cancel()
 
     def tell_all(self) -> None:
-        """Report every stream anew, because a router is new."""
+        """Report every stream and the totals anew, because a router is new."""
         self._ledger.tell_all()
+        self._told = None
 
     def report(self) -> None:
-        """Report what is due to the routers that are there and understand it. The first of them gets the totals."""
+        """Report what is due to the routers that are there and understand it. The first of them gets the totals.
+
+        Nothing is sent to a router for which there is nothing new; of the totals, for `TOLD_AGAIN_S`.
+        """
         links = [link for link in self._links.all() if link.live and link.level >= LATENCY_LEVEL]
         if not links:
             return
@@ -72,8 +82,16 @@ class LatencyReporter:
         rows = by_slot(self._ledger.reports(now), self._links.slots)
         for link in links:
             own = rows.get(link.slot or 0, [])
-            if link is links[0]:
-                totals = self._ledger.totals(now)
+            totals = self._new_totals(now, link) if link is links[0] else None
+            if totals is not None:
                 link.send(LatencyReport(rows=own, total=totals.total, since_start=totals.since_start))
             elif own:
                 link.send(LatencyReport(rows=own))
+
+    def _new_totals(self, now: float, link: BusClient) -> LatencyReport | None:
+        """Return the totals, which count as told to this router; None: it has them."""
+        totals = self._ledger.totals(now)
+        if (totals, link) == self._told and now - self._told_at < TOLD_AGAIN_S:
+            return None
+        self._told, self._told_at = (totals, link), now
+        return totals

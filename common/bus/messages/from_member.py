@@ -145,7 +145,8 @@ class StreamReport(Message, frozen=True, tag="report"):
 
 
 class MemberHeartbeat(Message, frozen=True, tag="heartbeat"):
-    """Sent by each member to the router every 500 ms, from the event loop that does its work.
+    """Sent by each member to the router every 500 ms, from the event loop that does its work: as the answer to that of
+    the router, or by its own time while none comes.
 
     `metrics` (`figures` on the wire) are the member's metrics by name. `now` (ms) is its time, absent where all
     processes have the same clock.
@@ -185,7 +186,8 @@ class LinkReport(Message, frozen=True, tag="links"):
 
 
 class LatencyReport(Message, frozen=True, tag="latency"):
-    """Latencies that a gateway or bridge measured (docs/latency.md), sent every 2 s to routers of level 3 or above.
+    """Latencies that a gateway or bridge measured (docs/latency.md), sent to routers of level 3 or above: every 2 s
+    what changed, and the totals once a minute.
 
     `rows` are of streams of the router's slot, in turn: those whose latencies changed, the ones told the longest ago
     first. Each replaces the row of its stream that came before. `total` is of all streams together, and `since_start`

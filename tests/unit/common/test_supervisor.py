@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Iterable
 
 import pytest
 import structlog
@@ -11,7 +12,7 @@ import structlog
 from tests.kit.virtual_time import START_S, VirtualTimeLoop
 from watchout.common import supervisor
 from watchout.common.metrics import Metrics
-from watchout.common.supervisor import ALARM_AGAIN_S, LOG_EVERY_S, STALLED_S, Alarm
+from watchout.common.supervisor import ALARM_AGAIN_S, LATE_S, LOG_EVERY_S, STALLED_S, Alarm
 
 pytestmark = pytest.mark.virtual_time
 
@@ -129,6 +130,73 @@ async def test_the_lag_is_the_longest_of_the_last_half_minute(loop: VirtualTimeL
     await asyncio.sleep(supervisor.LAG_WINDOW_S)
     assert supervisor.lag_s() == pytest.approx(0, abs=1e-6)
     await periodic.close()
+
+
+async def _pulses(loop: VirtualTimeLoop, late_s: Iterable[float]) -> list[float]:
+    """Pulse every half second, each so many seconds late, and return when."""
+    began, at = loop.time(), []
+    for number, late in enumerate(late_s):
+        await asyncio.sleep(began + number * 0.5 + late - loop.time())
+        at.append(loop.time())
+        supervisor.current().pulse()
+    return at
+
+
+@pytest.mark.parametrize("phase_s", [0.0, 0.07, 0.2, 0.38, 0.42, 0.49])
+@pytest.mark.parametrize("interval_s", [0.5, 1.0, 2.0, 5.0])
+async def test_work_of_any_phase_falls_in_with_pulses_and_keeps_its_interval(
+    loop: VirtualTimeLoop, interval_s: float, phase_s: float
+) -> None:
+    ran: list[float] = []
+    await asyncio.sleep(phase_s)
+    periodic = supervisor.current().every(interval_s, lambda: ran.append(loop.time()), "round")
+    await asyncio.sleep(0.5 - phase_s)
+    pulses = await _pulses(loop, itertools.islice(itertools.cycle([0, 0.06, 0.01, 0.03, 0.0, 0.09, 0.02]), 60))
+    ran = [at for at in ran if at > pulses[0] + interval_s]
+    assert set(ran) <= set(pulses), "it woke the process for itself"
+    gaps = [later - earlier for earlier, later in itertools.pairwise(ran)]
+    assert all(gap == pytest.approx(interval_s, abs=0.1) for gap in gaps)
+    assert len(ran) >= (30 - interval_s) / interval_s - 2
+    periodic.cancel()
+
+
+async def test_without_pulses_work_has_its_own_time_again(loop: VirtualTimeLoop) -> None:
+    ran: list[float] = []
+    periodic = supervisor.current().every(1.0, lambda: ran.append(loop.time() - START_S), "round")
+    await _pulses(loop, [0.3] * 3)
+    await asyncio.sleep(4)
+    waited = 1.8 + LATE_S, 2.8 + 2 * LATE_S
+    assert ran == pytest.approx([0.8, *waited, waited[-1] + 1, waited[-1] + 2]), "it waited for pulses no more"
+    periodic.cancel()
+
+
+async def test_pulses_do_not_hurry_frequent_work_nor_anything_when_there_are_many(loop: VirtualTimeLoop) -> None:
+    frequent, rare, cancelled = 0, 0, 0
+
+    def count_frequent() -> None:
+        nonlocal frequent
+        frequent += 1
+
+    def count_rare() -> None:
+        nonlocal rare
+        rare += 1
+        last.cancel()
+
+    def count_cancelled() -> None:
+        nonlocal cancelled
+        cancelled += 1
+
+    every = supervisor.current().every
+    started = [every(0.25, count_frequent, "frequent"), every(0.5, count_rare, "rare")]
+    last = every(60.0, count_cancelled, "cancelled by the other")
+    for _ in range(100):
+        supervisor.current().pulse()
+        await asyncio.sleep(0.1)
+    assert 39 <= frequent <= 40
+    assert 20 <= rare <= 25
+    assert cancelled == 0
+    for each in started:
+        each.cancel()
 
 
 async def test_kept_work_begins_again_with_longer_pauses(loop: VirtualTimeLoop) -> None:

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from watchout.common.errors import StoreUnavailable
 from watchout.common.metrics import Metrics
 from watchout.common.settings import load
@@ -107,6 +109,26 @@ async def test_whose_session_ended_is_told_once_and_others_are_not() -> None:
         assert (phone.ended, tablet.ended, other.ended) == (1, 1, 0)
         assert sessions.asked[-1] == ["s2"]
         assert metrics.values["sessions_revalidated_total"] > 0
+
+
+@pytest.mark.virtual_time
+async def test_while_nobody_is_here_nothing_is_begun() -> None:
+    sessions, presence = Sessions(), Presence[Any]()
+    async with running(sessions, presence):
+        begun: list[str] = []
+
+        def begin(loop: asyncio.AbstractEventLoop, work: Any, **_: Any) -> asyncio.Task[Any]:
+            begun.append(work.__name__)
+            return asyncio.Task(work, loop=loop)
+
+        asyncio.get_running_loop().set_task_factory(begin)
+        await asyncio.sleep(10)
+        assert begun == []
+        presence.add(Client(), sessions.sign_in("s1"), time.time())
+        await asyncio.sleep(1)
+        assert begun
+        assert sessions.asked[-1] == ["s1"]
+        asyncio.get_running_loop().set_task_factory(None)
 
 
 async def test_new_rights_are_told_once() -> None:

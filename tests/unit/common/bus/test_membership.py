@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchout.common.bus.membership import (
+    ANSWERED_AGAIN_S,
     HEARTBEAT_EVERY_S,
     HELLO_EVERY_S,
     LOST_AFTER_S,
@@ -77,7 +78,7 @@ def test_the_last_welcome_says_where_the_router_accepts_frames() -> None:
 def test_what_follows_the_welcome_in_order_is_delivered() -> None:
     membership = joined()
     assert membership.received(says(5, 1, NEWS), 10.1) == [Deliver(NEWS)]
-    assert membership.received(says(5, 2, RouterHeartbeat()), 10.2) == [Deliver(RouterHeartbeat())]
+    assert membership.received(says(5, 2, NEWS), 10.2) == [Deliver(NEWS)]
 
 
 def test_the_count_goes_on_from_the_welcomes_own_number() -> None:
@@ -245,6 +246,17 @@ def test_a_live_member_sends_heartbeats_and_does_not_greet() -> None:
     assert membership.tick(10.0) == [SendHeartbeat()]
     assert membership.tick(10.0 + HEARTBEAT_EVERY_S / 2) == []
     assert membership.tick(10.0 + HEARTBEAT_EVERY_S) == [SendHeartbeat()]
+
+
+def test_a_heartbeat_of_the_router_is_answered_at_once_and_the_own_time_begins_anew() -> None:
+    membership, beat = joined(10.0), RouterHeartbeat()
+    assert membership.received(says(5, 1, beat), 10.0) == [Deliver(beat), SendHeartbeat()]
+    assert membership.tick(10.0 + HEARTBEAT_EVERY_S / 2) == []
+    assert membership.received(says(5, 2, beat), 10.0 + HEARTBEAT_EVERY_S) == [Deliver(beat), SendHeartbeat()]
+    again = 10.0 + HEARTBEAT_EVERY_S + ANSWERED_AGAIN_S
+    assert membership.received(says(5, 3, beat), again - 0.01) == [Deliver(beat)], "one for a burst of them"
+    assert membership.received(says(5, 4, beat), again + 0.01) == [Deliver(beat), SendHeartbeat()]
+    assert membership.tick(again + 0.01 + HEARTBEAT_EVERY_S) == [SendHeartbeat()], "the router's is late"
 
 
 @settings(max_examples=200)
