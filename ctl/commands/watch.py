@@ -15,6 +15,7 @@ from rich.text import Text
 from watchout.client import Alert, Event, Frame, Problem, Status, Subscription
 from watchout.common.clock import now_ms
 from watchout.common.media.codecs import Codec
+from watchout.common.media.frame_ids import frames_between
 from watchout.common.media.frames import FrameFault
 from watchout.common.media.rate import RateMeter
 from watchout.ctl.client import Edge, Message, connected
@@ -199,9 +200,7 @@ class StreamViewer:
     def _on_frame(self, frame: Frame) -> None:
         if frame.frame_id == self._last_id:
             return
-        gap = 0
-        if self._last_id is not None and frame.frame_id > self._last_id:
-            gap = frame.frame_id - self._last_id - 1
+        gap = 0 if self._last_id is None else frames_between(self._last_id, frame.frame_id)
         self._last_id = frame.frame_id
         self.frames += 1
         self.dropped += gap

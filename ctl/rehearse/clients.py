@@ -26,6 +26,7 @@ from watchout.client import (
 )
 from watchout.common.clock import now_ms
 from watchout.common.latency.histogram import Histogram
+from watchout.common.media.frame_ids import frames_between
 from watchout.ctl.rehearse.figures import Counts, Durations, Moment, RoleCounts, StreamTally
 from watchout.ctl.rehearse.ml_alerts import captured_at, number_of
 from watchout.ctl.rehearse.plan import CameraPlan, LoadPlan, ViewerPlan, ViewerRole
@@ -340,7 +341,7 @@ class Eye:
         here, self._replaced = replaced - self._replaced, replaced
         self._clients.counts.roles[self.role].replaced += here
         is_next = self._last and self._subscription.connection == self._connection and not self._hidden
-        missing = max(0, frame.frame_id - self._last - 1 - here) if is_next else 0
+        missing = max(0, frames_between(self._last, frame.frame_id) - here) if is_next else 0
         self._connection = self._subscription.connection
         self._last, self._hidden = frame.frame_id, False
         self._clients.saw(self._plan, frame, missing)

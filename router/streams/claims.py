@@ -21,15 +21,13 @@ from watchout.common.bus.messages import (
     Revoke,
     StreamReport,
 )
+from watchout.common.media.frame_ids import FRAME_ID_JUMP
 from watchout.router.streams.interests import Interests
 from watchout.router.streams.routing import Routing
 from watchout.router.streams.snapshots import Snapshots
 from watchout.router.streams.stream import RouterStream, Send
 from watchout.router.streams.table import RouterStreamTable, discard
 
-#: Frame ids left out when a stream moves to another process, since the former one may have sent more frames than it
-#: reported.
-FRAME_ID_JUMP: Final = 1 << 16
 #: Above this the frame ids of a stream start again at 1: they have 32 bits.
 FRAME_ID_HIGH: Final = 2**32 - (1 << 24)
 #: Reasons for dropped frames that are counted apart for one stream.

@@ -10,6 +10,7 @@ import pytest
 
 from watchout.client import Alert, Frame
 from watchout.common.clock import now_ms
+from watchout.common.media.frame_ids import FRAME_ID_JUMP
 from watchout.common.media.frames import Frame as WireFrame
 from watchout.ctl.rehearse.clients import Clients, Eye, Job
 from watchout.ctl.rehearse.figures import RoleCounts
@@ -68,6 +69,12 @@ def test_numbers_between_two_frames_are_missing() -> None:
     moment = world.clients.second()
     assert (moment.received, moment.missing, moment.received_bytes) == (6, 5, 18)
     assert world.clients.second().received == 0
+
+
+def test_numbers_that_a_moved_stream_leaves_out_are_not_missing() -> None:
+    world = World()
+    world.see(5, 6, 7 + FRAME_ID_JUMP, 8 + FRAME_ID_JUMP, 10 + FRAME_ID_JUMP)
+    assert (world.counts.received, world.counts.missing) == (5, 1)
 
 
 def test_frames_that_came_and_were_replaced_here_were_not_dropped_on_the_way() -> None:

@@ -14,7 +14,8 @@ from watchout.common.bus.messages import (
     Revoke,
     StreamReport,
 )
-from watchout.router.streams.claims import FRAME_ID_HIGH, FRAME_ID_JUMP, MAX_REASONS
+from watchout.common.media.frame_ids import FRAME_ID_JUMP
+from watchout.router.streams.claims import FRAME_ID_HIGH, MAX_REASONS
 from watchout.router.streams.ownership import RESERVED_S
 from watchout.router.streams.stream import Send
 

@@ -10,8 +10,8 @@ from watchout.common.bus.messages import (
     ReservationReport,
     Revoke,
 )
+from watchout.common.media.frame_ids import FRAME_ID_JUMP
 from watchout.common.reservations import Reservation
-from watchout.router.streams.claims import FRAME_ID_JUMP
 from watchout.router.streams.ownership import MAX_CHANGED, RESERVED_S
 from watchout.router.streams.stream import Send
 
