@@ -359,6 +359,6 @@ async def test_a_camera_over_its_rate_a_late_viewer_and_a_router_that_was_away_a
         assert late["figures"]["dropped.window"] > 0
     started.one("router").terminate()
     started.start("router")
-    await eventually(lambda: started.one("gateway").output.count('"router joined"') == 2, COMES_S)
+    await eventually(lambda: started.one("gateway").output.count('"router joined"') >= 2, COMES_S)
     found = await said(started, "cam-1", lambda one: {"router_away", "router_back"} <= causes(one["everybody"]))
     assert [each["cause"] for each in found["everybody"]][:2] == ["router_away", "router_back"]
