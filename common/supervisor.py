@@ -5,7 +5,8 @@ the process, such as a listener, and restarts it when it ends; `Alarm` runs work
 `stalled` names periodic work that has not succeeded for too long, for which the process reports itself unhealthy.
 
 A wake-up costs more than the work it is for: the caches are cold. So where a process wakes at a steady rate anyway, as
-a member does for each heartbeat of its router, `pulse` runs what is due soon in the same turn.
+a member does for each heartbeat of its router, `pulse` runs what is due soon: each in a turn of its own, so that a
+frame that comes meanwhile waits for one of them, not for all.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class Supervisor:
         )
 
     def pulse(self) -> None:
-        """Run what is due soon in the next turn of the loop: the process is awake.
+        """Run what is due soon in the next turns of the loop, one in each: the process is awake.
 
         To be called about every half second. A call that comes sooner than `PULSES_APART_S` after another does nothing.
         """
@@ -170,8 +171,15 @@ class Supervisor:
 
     def _run_early(self) -> None:
         now = self.loop.time()
-        for periodic in list(self._periodic):
-            periodic.run_early(now)
+        self._run_next([each for each in self._periodic if each.is_due_soon(now)])
+
+    def _run_next(self, due: list[Periodic]) -> None:
+        """Run the last of these that still is due, and the others in later turns."""
+        while due:
+            if due.pop().run_early(self.loop.time()):
+                break
+        if due:
+            self.loop.call_soon(self._run_next, due)
 
     def stalled(self) -> list[str]:
         """Return the names of periodic tasks that have not succeeded for too long, sorted."""
@@ -279,11 +287,18 @@ class Periodic:
             self._due_at = max(since + after_s, self._loop.time())
             self._timer = self._loop.call_at(self._due_at + self._supervisor.waits_s(self._interval_was_s), self._due)
 
-    def run_early(self, now: float) -> None:
-        """Run it now if it is due soon: the process is awake."""
-        if self._timer is not None and self._interval_was_s >= LEAST_PACED_S and self._due_at - now <= EARLY_S:
-            self._timer.cancel()
-            self._due()
+    def is_due_soon(self, now: float) -> bool:
+        """Return whether it waits for a run that may come now, because the process is awake."""
+        is_paced = self._timer is not None and self._interval_was_s >= LEAST_PACED_S
+        return is_paced and self._due_at - now <= EARLY_S
+
+    def run_early(self, now: float) -> bool:
+        """Run it now if it is due soon; return whether it was."""
+        if self._timer is None or not self.is_due_soon(now):
+            return False
+        self._timer.cancel()
+        self._due()
+        return True
 
     def _due(self) -> None:
         self._timer = None

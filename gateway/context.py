@@ -39,7 +39,7 @@ HEALTH_TIMEOUT_S: Final = 1.0
 class OpenSocket(Protocol):
     """An open WebSocket of this gateway, as `Context` lists it; implemented by `client.socket`.
 
-    `Housekeeping` calls `sweep` every few seconds; `end` and `abort` are called when the gateway shuts down.
+    `Sweep` calls `sweep` every few seconds; `end` and `abort` are called when the gateway shuts down.
     """
 
     def __hash__(self) -> int: ...
@@ -79,7 +79,7 @@ class PingedSocket(Protocol):
 class MovingPicture(Protocol):
     """An MJPEG response under way, as `Context` lists it; implemented by `http.mjpeg`.
 
-    `Housekeeping` calls `count_dropped` every few seconds; `end` is called when the gateway shuts down.
+    `Sweep` calls `count_dropped` every few seconds; `end` is called when the gateway shuts down.
     """
 
     def __hash__(self) -> int: ...

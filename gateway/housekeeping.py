@@ -13,16 +13,13 @@ from watchout.gateway.context import Context
 from watchout.gateway.listen import tls
 from watchout.gateway.listen.tls import Certificate
 from watchout.gateway.silence import LOOK_EVERY_S
+from watchout.gateway.sweep import Sweep
 from watchout.gateway.why.recorder import note_rates
 
 #: Seconds between two updates of stream states, demand and connection counts.
 TICK_S: Final = 1.0
-#: Longest time between two sweeps of the sockets, in seconds; shorter with a short `IDLE_TIMEOUT_S`.
-SWEEP_EVERY_S: Final = 5.0
 #: Seconds between two looks whether a client wants pings in silences, the first of which comes after 5 s or more.
 LOOK_AT_NONE_EVERY_S: Final = 1.0
-#: A sweep that is later than this, in seconds, means that the process did not run.
-HALTED_S: Final = 1.0
 #: Seconds between two checks whether to return freed memory to the system.
 TRIM_EVERY_S: Final = 5.0
 #: Memory is returned after this many connections have closed since the highest count.
@@ -40,28 +37,24 @@ class Housekeeping:
     def __init__(self, context: Context, certificate: Certificate | None) -> None:
         self._context = context
         self._certificate = certificate
-        self._swept_at = self._swept_after_s = 0.0
 
     def begin(self) -> list[Periodic]:
         """Start all tasks under the supervisor; each runs until its `Periodic` is closed."""
-        every, loop, hub = supervisor.current().every, asyncio.get_running_loop(), self._context.hub
-        self._swept_at, self._swept_after_s = loop.time(), self._sweep_every_s()
+        context = self._context
+        every, loop, hub = supervisor.current().every, asyncio.get_running_loop(), context.hub
+        sweep = Sweep(context.sockets, context.moving_pictures, context.settings)
         begun = [
             every(TICK_S, lambda: hub.tick(loop.time(), now_ms()), "states of streams"),
             every(TICK_S, lambda: hub.notices.send_demand(loop.time(), now_ms()), "demand"),
             every(TICK_S, self._note_rates, "rates and drops"),
             every(TICK_S, self._count_connections, "counts of connections"),
             every(TRIM_EVERY_S, self._trim_memory, "memory to give back"),
-            every(self._sweep_every_s, self._sweep, "sweep of sockets"),
+            every(sweep.every_s, sweep.run, "sweep of sockets"),
             every(self._look_every_s, self._ping_silent, "pings in silences"),
         ]
         if self._certificate is not None:
             begun.append(every(tls.LOOK_EVERY_S, self._certificate.look, "certificate"))
         return begun
-
-    def _sweep_every_s(self) -> float:
-        """Return the seconds until the next sweep."""
-        return min(SWEEP_EVERY_S, self._context.settings.idle_timeout_s / 8)
 
     def _look_every_s(self) -> float:
         """Return the seconds until silences are looked at again: a socket that enters the table is due later."""
@@ -97,18 +90,3 @@ class Housekeeping:
         for socket in self._context.silences.take_due(now):
             with guarding("ping in a silence"):
                 socket.ping_if_silent(now)
-
-    def _sweep(self) -> None:
-        """Check every socket for silence and stalls, and collect the drop counts of sockets and MJPEG responses.
-
-        Time in which this process itself did not run does not count as silence of the clients.
-        """
-        now, guarding = asyncio.get_running_loop().time(), supervisor.current().guarding
-        late_s = now - self._swept_at - self._swept_after_s
-        self._swept_at, self._swept_after_s = now, self._sweep_every_s()
-        for socket in list(self._context.sockets):
-            with guarding("sweep of a socket"):
-                socket.sweep(now, halted_s=late_s if late_s > HALTED_S else 0.0)
-        for moving_picture in list(self._context.moving_pictures):
-            with guarding("sweep of a moving picture"):
-                moving_picture.count_dropped()

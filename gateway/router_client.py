@@ -146,7 +146,7 @@ class RouterClient:
             on_lost=self._on_lost,
         )
         self.queries = RouterQueries(self.links, self._send_counts)
-        self._latency_reporter = LatencyReporter(self.links, self.latency.ledger, before=self._update_clocks)
+        self._latency_reporter = LatencyReporter(self.links, self.latency.ledger, before=self._update_clock)
         self.alert_requests = AlertRequests(self.links, metrics, self.latency)
 
     def start(self, hub: Hub) -> None:
@@ -471,8 +471,8 @@ class RouterClient:
         self.alert_requests.on_joined(slot, new_epoch)
         self._latency_reporter.tell_all()
 
-    def _update_clocks(self) -> None:
-        self.latency.update_clocks(self.hub.publication)
+    def _update_clock(self, stream: str) -> None:
+        self.latency.update_clock(stream, self.hub.publication(stream))
 
     def _on_lost(self, slot: int) -> None:
         self.alert_requests.on_lost()

@@ -285,7 +285,7 @@ class SlotRouter:
 
         def beat() -> None:
             handler.send_heartbeats()
-            pulse()  # what else is due is done in the same turn
+            pulse()  # what else is due is done now
 
         self._periodic = [
             every(HEARTBEAT_EVERY_S, beat, "beats"),

@@ -7,7 +7,7 @@ minutes. Of all streams together there is also everything since the process bega
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -201,19 +201,20 @@ class LatencyLedger:
         """Return the report of all streams together, which goes to one router."""
         return LatencyReport(total=self._all.row(ALL, now), since_start=self.since_start())
 
-    def changed(self) -> list[str]:
-        """Return the streams of which anything was counted since they were told."""
-        return [stream for stream, known in self._streams.items() if known.changed]
-
     def tell_all(self) -> None:
         """Tell every stream anew, because a router is new."""
         for known in self._streams.values():
             known.changed = True
 
-    def reports(self, now: float) -> Iterator[LatencyRow]:
+    def reports(self, now: float, before: Callable[[str], None] | None = None) -> Iterator[LatencyRow]:
         """Yield the streams that are due, those that were told the longest ago first, `ROWS_PER_REPORT` at most.
 
-        Each counts as told. Streams of which nothing was counted for two windows are forgotten.
+        Each counts as told. Streams of which nothing was counted for two windows are forgotten. The iteration may be
+        spread over several turns of the loop: what is counted of a stream after its row is told the next time.
+
+        Args:
+            now: a clock in seconds that never goes back.
+            before: called with each stream before its row is made; None: nothing is.
         """
         for stream in [each for each, known in self._streams.items() if known.is_empty(now) and known.clock is None]:
             del self._streams[stream]
@@ -224,5 +225,7 @@ class LatencyLedger:
         ]
         due.sort(key=lambda each: each[0])
         for _, stream, known in due[:ROWS_PER_REPORT]:
+            if before is not None:
+                before(stream)
             known.told_at, known.changed = now, False
             yield known.row(stream, now)

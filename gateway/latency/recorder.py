@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -165,14 +164,11 @@ class LatencyRecorder:
 
     # ── reports ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def update_clocks(self, publication_of: Callable[[str], Publication | None]) -> None:
-        """Tell the ledger what is known of the clocks of the cameras here of which anything was measured."""
-        now, wall = time.monotonic(), time.time() * 1000
-        for stream in self.ledger.changed():
-            publication = publication_of(stream)
-            if publication is None:
-                continue
-            self.ledger.set_clock(publication.stream, publication.camera_clock.row(now * 1000, wall), now)
+    def update_clock(self, stream: str, publication: Publication | None) -> None:
+        """Tell the ledger what is known of the clock of a stream's camera, if it is here."""
+        if publication is not None:
+            now, wall = time.monotonic(), time.time() * 1000
+            self.ledger.set_clock(stream, publication.camera_clock.row(now * 1000, wall), now)
 
     def forget_clock(self, stream: str) -> None:
         """Tell the ledger that the camera of a stream is not here any more."""

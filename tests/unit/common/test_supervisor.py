@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import pytest
 import structlog
 
+from tests.kit.loop_turns import Turns, counted_turns
 from tests.kit.virtual_time import START_S, VirtualTimeLoop
 from watchout.common import supervisor
 from watchout.common.metrics import Metrics
@@ -195,6 +196,23 @@ async def test_pulses_do_not_hurry_frequent_work_nor_anything_when_there_are_man
     assert 39 <= frequent <= 40
     assert 20 <= rare <= 25
     assert cancelled == 0
+    for each in started:
+        each.cancel()
+
+
+async def test_a_pulse_runs_one_work_in_a_turn_of_the_loop_so_that_frames_do_not_wait_for_all(
+    loop: VirtualTimeLoop,
+) -> None:
+    counting: list[Turns] = []
+    every = supervisor.current().every
+    started = [every(1.0, lambda: counting[0].note(), f"work {number}") for number in range(7)]
+    await asyncio.sleep(0.7)
+    with counted_turns() as turns:
+        counting.append(turns)
+        supervisor.current().pulse()
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert (turns.total, turns.most) == (7, 1)
     for each in started:
         each.cancel()
 

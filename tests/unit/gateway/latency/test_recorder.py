@@ -120,8 +120,8 @@ def test_a_frame_without_a_known_capture_counts_as_unknown_and_in_no_whole_way()
     total = of.ledger.totals(MONOTONIC_S).total
     assert total is not None
     assert total.unknown == 1
-    of.update_clocks(hub.publication)
-    clocks = [row.clock for row in of.ledger.reports(MONOTONIC_S)]
+    reports = of.ledger.reports(MONOTONIC_S, lambda stream: of.update_clock(stream, hub.publication(stream)))
+    clocks = [row.clock for row in reports]
     assert [clock is not None and bool(clock.unknown) for clock in clocks] == [True]
 
 
