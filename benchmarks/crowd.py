@@ -34,7 +34,7 @@ from benchmarks.systems.watchout import joined_hosts
 from watchout.common import clock, log
 from watchout.common.bus.messages import GrantedReply
 from watchout.common.metrics import Metrics
-from watchout.common.service import relax_garbage_collection
+from watchout.common.process import garbage
 from watchout.common.settings import load, table
 from watchout.gateway.hub.registry import Hub
 from watchout.gateway.model import Owner
@@ -156,7 +156,7 @@ async def register(gateways: Sequence[Gateway], names: Sequence[str]) -> None:
 
 async def _measured(streams: int, *, kill: bool) -> list[str]:
     said: list[str] = []
-    relax_garbage_collection()
+    garbage.relax()
     async with _site(streams) as site:
         alive = [router.pid for router in site.routers]
         own_before, routers_before, before = time.process_time(), _cpu_s(alive), meter.pss(alive)

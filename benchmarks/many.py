@@ -32,7 +32,7 @@ from benchmarks.systems import Failed, listening, process, tail
 from tests.kit.ports import free_port
 from watchout.common import clock, log
 from watchout.common.bus.messages import Interest
-from watchout.common.service import relax_garbage_collection
+from watchout.common.process import garbage
 from watchout.common.settings import table
 
 #: Gateways that have the streams, besides the one that is asked.
@@ -181,7 +181,7 @@ async def _nothing() -> None:
 
 
 async def _measured(streams: int) -> AsyncIterator[str]:
-    relax_garbage_collection()
+    garbage.relax()
     async with _site() as site:
         await register(site.owners, [f"crowd-{number}" for number in range(streams)])
         reporting = asyncio.create_task(_report_frames(site))

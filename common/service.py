@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
 import os
 import signal
 import sys
@@ -20,7 +19,7 @@ from typing import Any, Final, Protocol
 from watchout.common import log, supervisor
 from watchout.common.errors import SettingsError, StartError
 from watchout.common.home import prepare_home
-from watchout.common.process import descriptors, memory
+from watchout.common.process import descriptors, garbage, memory
 from watchout.common.process.alive_file import AliveFile
 from watchout.common.process.keeper_link import KeeperLink
 from watchout.common.process.process_name import claim_name, wanted_name
@@ -186,19 +185,6 @@ def _log_notes_on_environment(name: str, environ: Mapping[str, str]) -> None:
         _log.info(port)
 
 
-def relax_garbage_collection() -> None:
-    """Collect cyclic garbage less often, and never examine objects that the start created.
-
-    What a frame allocates is freed by reference counts, so most collections would find nothing. The thresholds bound
-    how long one stops the loop: a collection examines 2500 new objects, or every fourth 10 000; 1000 take about 1 ms
-    when they are not in the processor's caches. (Where as many old objects are freed meanwhile it examines more:
-    Python counts the difference.) One of all objects comes after some ten million new ones.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(2_500, 3, 1_300)
-
-
 def _callback_failed(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
@@ -274,7 +260,7 @@ async def _live(
             await process.start()
         except OSError as error:
             raise StartError(f"{error.strerror or error} ({error.filename or 'no file'})") from None
-        relax_garbage_collection()
+        garbage.relax()
         _log.info(f"{name} ready", pid=os.getpid())
         keeper.ready()
         readiness.started()

@@ -51,6 +51,7 @@ from watchout.common.bus.transport import RouterTransport
 from watchout.common.errors import BusError
 from watchout.common.media.held_frames import HeldFrames
 from watchout.common.metrics import Metrics
+from watchout.common.process import garbage
 from watchout.common.toolbox.globs import Globs
 from watchout.router.alerts.delivery import AlertDelivery
 from watchout.router.incidents import RouterIncidents
@@ -137,6 +138,7 @@ class MessageHandler:
                 self._on_hello(member, envelope.body)
             case MessageVerdict.HANDLE:
                 self._on_message(member, envelope.body)
+                garbage.worked()
             case MessageVerdict.REJOIN:
                 self.outbox.send(member, Rejoin())
             case MessageVerdict.IGNORE:
@@ -377,6 +379,7 @@ class MessageHandler:
                     self._decide_held(STREAMS_AT_ONCE)
                 else:
                     self.outbox.send_all(self.streams.finish_some(STREAMS_AT_ONCE))
+                garbage.worked(STREAMS_AT_ONCE)
                 if time.monotonic() > until:
                     return
         finally:  # what is due for other streams is done, whatever failed

@@ -48,7 +48,7 @@ from watchout.common.bus.reply_records import R, read_reply
 from watchout.common.bus.router_clock import RouterClock
 from watchout.common.bus.transport import OpenMemberTransport
 from watchout.common.errors import BusError, RouterUnavailable
-from watchout.common.process import descriptors
+from watchout.common.process import descriptors, garbage
 from watchout.common.toolbox.futures import retrieve_exception
 
 #: Requests that may wait for the router at once; further ones fail at once.
@@ -351,6 +351,7 @@ class BusClient:
             _log.warning("bad message from the router", error=str(exc), **self._where)
             return
         self._run(self._membership.received(envelope, self._loop.time()))
+        garbage.worked()
 
     def _tick(self) -> None:
         now = self._loop.time()

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import Final, cast
 
 from watchout.common import log
+from watchout.common.process import garbage
 from watchout.common.toolbox.reason import reason
 from watchout.gateway.client.handshake import is_upgrade, values_of
 from watchout.gateway.client.socket import WebSocket
@@ -39,6 +40,8 @@ UNAUTHENTICATED_KEEPALIVE_S: Final = 5.0
 LINGER_S: Final = 1.0
 #: Seconds in which a gateway that ends waits for the first request of a connection that it has just accepted.
 FIRST_REQUEST_S: Final = 1.0
+#: As what a connection counts in `garbage.worked`: it makes about 100 objects that stay as long as it does.
+PIECES_OF_CONNECTION: Final = 10
 
 _log = log.get("gateway.listen.dispatch")
 
@@ -120,6 +123,7 @@ class ConnectionDispatcher(SecuredProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count a new connection, and begin with TLS or the first request."""
+        garbage.worked(PIECES_OF_CONNECTION)
         self._transport = cast("asyncio.Transport", transport)  # uvloop's classes do not inherit from asyncio's
         self._unended.add(self)
         peer = self._transport.get_extra_info("peername")

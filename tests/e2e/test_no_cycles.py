@@ -38,8 +38,10 @@ from tests.kit.clients import (
 )
 from tests.kit.ports import free_port
 from watchout.common.home_files import SESSION_STORE_FILE
+from watchout.common.process import garbage
 from watchout.common.settings import load
 from watchout.gateway.app import Gateway
+from watchout.gateway.listen.dispatch import PIECES_OF_CONNECTION
 from watchout.identity.embedded_store import mint_token
 from watchout.router.app import Router
 
@@ -415,3 +417,13 @@ def test_nor_of_those_that_a_drain_ends() -> None:
         found = asyncio.run(all_at_once())
     gc.collect()
     assert found == Counter()
+
+
+async def test_each_connection_counts_as_work_for_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where connections take the place of others, Python itself sees no new objects."""
+    pieces: list[int] = []
+    monkeypatch.setattr(garbage, "worked", lambda count=1: pieces.append(count))
+    async with serving() as here:
+        for _ in range(3):
+            await normal(here)
+    assert pieces.count(PIECES_OF_CONNECTION) == 3

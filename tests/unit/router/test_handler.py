@@ -78,7 +78,7 @@ from watchout.router.alerts.ids import AlertIds
 from watchout.router.alerts.log import AlertLog
 from watchout.router.alerts.recent import RecentAlerts
 from watchout.router.alerts.replay import AlertReplay
-from watchout.router.handler import WARN_EVERY_S, MessageHandler
+from watchout.router.handler import STREAMS_AT_ONCE, WARN_EVERY_S, MessageHandler
 from watchout.router.incidents import RouterIncidents
 from watchout.router.members import Members
 from watchout.router.outbox import Outbox
@@ -471,6 +471,21 @@ def test_the_streams_of_a_member_that_says_bye_go_offline_and_nothing_of_it_is_l
     assert place.bus.forgotten == [GATEWAY]
     place.send(GATEWAY, MemberHeartbeat(metrics={}))
     assert place.take(GATEWAY)[-1] == Rejoin()
+
+
+def test_each_message_and_each_stream_that_changes_counts_as_work_for_the_collector(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what takes the place of other objects would wait for one long collection by the ten thousand."""
+    pieces: list[int] = []
+    monkeypatch.setattr(handler_module.garbage, "worked", lambda count=1: pieces.append(count))
+    streams = 3 * STREAMS_AT_ONCE
+    for number in range(streams):
+        place.publish(stream=f"cam{number}")
+    assert pieces == [1] * 2 * streams, "a claim, and what it published"
+    pieces.clear()
+    place.send(GATEWAY, Bye())
+    assert sum(pieces) >= streams
 
 
 def test_a_gateway_that_falls_silent_is_told_to_operators(place: Place) -> None:

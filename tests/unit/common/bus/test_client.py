@@ -10,6 +10,7 @@ import pytest
 from tests.kit.clients import eventually
 from tests.kit.memory_transport import MemoryBus, MemoryRouterTransport
 from watchout.common.alerts.model import Alert
+from watchout.common.bus import client as client_module
 from watchout.common.bus.client import BusClient
 from watchout.common.bus.frames import FOR_ALERT, BusFrame
 from watchout.common.bus.messages import (
@@ -20,6 +21,7 @@ from watchout.common.bus.messages import (
     Message,
     Rejoin,
     Release,
+    ReservationEnded,
     SnapshotEnd,
     Welcome,
     decode_from_member,
@@ -114,5 +116,27 @@ async def test_a_grant_that_comes_in_the_turn_in_which_its_request_is_cancelled_
     await asyncio.gather(request, return_exceptions=True)
     assert request.cancelled()
     await eventually(lambda: released == [("cam", 3)])
+    await client.close()
+    router.close()
+
+
+async def test_each_message_of_the_router_counts_as_work_for_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[int] = []
+    monkeypatch.setattr(client_module.garbage, "worked", lambda count=1: pieces.append(count))
+    bus = MemoryBus()
+
+    def answer(member: bytes, data: bytes) -> None:
+        body = decode_from_member(data).body
+        if isinstance(body, Hello):
+            router.send_control(member, encode(5, 0, Welcome(attempt=body.attempt)))
+            for seq in range(1, 4):
+                router.send_control(member, encode(5, seq, ReservationEnded(stream="cam", term=1)))
+
+    router: MemoryRouterTransport = bus.open_router(on_control=answer, on_frame=print)
+    client = BusClient(
+        Hello(kind="mlbridge", name="b", pid=1), open_transport=bus.open_member, mesh=None,
+        request_timeout_s=30, snapshot=nothing, metrics=dict, on_message=print, on_frame=print,
+    )  # fmt: skip
+    await eventually(lambda: len(pieces) >= 4)
     await client.close()
     router.close()
