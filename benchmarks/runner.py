@@ -68,9 +68,16 @@ def load_plan(point: Point, running: Running, authority: Path | None, service_to
 
 
 async def measured(
-    turn: Turn, running: Running, tls: TlsFiles | None = None, service_token: str | None = None
+    turn: Turn,
+    running: Running,
+    tls: TlsFiles | None = None,
+    service_token: str | None = None,
+    on_mark: Callable[[str], object] | None = None,
 ) -> dict[str, Any]:
-    """Put the load of a turn on a started system; the load's result and what the meters said. Raises `Broken`."""
+    """Put the load of a turn on a started system; the load's result and what the meters said. Raises `Broken`.
+
+    `on_mark` is called with each of `MARKS` when the load says it.
+    """
     point = turn.point
     plan = load_plan(point, running, None if tls is None else tls.authority, service_token)
     child = await asyncio.create_subprocess_exec(
@@ -96,6 +103,8 @@ async def measured(
             async for raw in child.stderr:
                 line = raw.decode(errors="replace").rstrip()
                 if line in MARKS:
+                    if on_mark is not None:
+                        on_mark(line)  # first: the meters take their time
                     seen.mark(line)
                 else:
                     said.append(line)
@@ -189,8 +198,13 @@ async def sink_requests(url: str | None) -> int | None:
     return None
 
 
-async def one(turn: Turn, of: Callable[[str], System] = system) -> dict[str, Any]:
-    """One run of the system that `of` has for the turn's name. Raises `Missing`, or `Broken` with what went wrong."""
+async def one(
+    turn: Turn, of: Callable[[str], System] = system, on_mark: Callable[[str], object] | None = None
+) -> dict[str, Any]:
+    """One run of the system that `of` has for the turn's name. Raises `Missing`, or `Broken` with what went wrong.
+
+    `on_mark` as in `measured`.
+    """
     base = {"point": turn.point.name, "system": turn.system, "round": turn.round}
     measured_system = of(turn.system)
     if turn.point.format not in measured_system.formats:
@@ -203,7 +217,7 @@ async def one(turn: Turn, of: Callable[[str], System] = system) -> dict[str, Any
                 service_token = secrets.token_hex(16) if turn.point.alerts_per_s else None
                 options = Options(turn.point.gateways, turn.point.hosts, ml_url, turn.point.ml_fps, tls, service_token)
                 async with measured_system.started(work, options=options) as running:
-                    found = await measured(turn, running, tls, service_token)
+                    found = await measured(turn, running, tls, service_token, on_mark)
                     if ml_url is not None and not turn.point.ml_hangs:
                         found["ml_requests"] = await sink_requests(ml_url)
                     return {**base, **found, "settings": dict(running.settings or {})}
