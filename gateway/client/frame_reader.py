@@ -53,8 +53,8 @@ class FrameReader:
     The transport writes into `buffer`. Then three methods are tried, from the fastest to the general one: `plain` (a
     complete video frame in its usual form), `whole` (one complete simple message), and `next`, repeatedly until it
     returns None. `next` returns simple messages, and passes all other bytes to the WebSocket library, which also
-    detects violations of the protocol. Before the event loop's callback ends, `keep` copies the rest, because `scratch`
-    is shared.
+    detects violations of the protocol; before each of its calls `next_plain` may be tried. Before the event loop's
+    callback ends, `keep` copies the rest, because `scratch` is shared.
 
     Args:
         scratch: The read buffer that all connections share.
@@ -175,6 +175,33 @@ class FrameReader:
             self._partial = None
         return found
 
+    def next_plain(self, json_head: bytes, name: bytes, frame_id: int, now_ms: int) -> fastpath.Taken | None:
+        """Return the plain frame with which the bytes begin that were not returned yet; None: call `next`.
+
+        A publisher's frames come several in one read when the gateway is behind. The further arguments and the result
+        are those of `fastpath.Take`.
+        """
+        data, pos = self._data, self._pos
+        if (
+            fastpath.take is None
+            or data is None
+            or self._partial is not None
+            or self._left
+            or self._header
+            or not self.trusted
+            or self._in_message
+            or self._broken
+        ):
+            return None
+        at, length = _place(data, pos, self._end)
+        size = at + 4 + length - pos
+        if length > self.max_bytes or size > self._end - pos:
+            return None
+        found = fastpath.take(data[pos : pos + size], size, self.max_bytes, json_head, name, frame_id, now_ms)
+        if found is not None:
+            self._advance(pos + size)
+        return found
+
     def whole(self, count: int) -> tuple[Opcode, bytes] | None:
         """Return type and payload of the one simple message that the last `count` bytes in `buffer` are.
 
@@ -245,14 +272,7 @@ class FrameReader:
             opcode = _WHOLE.get(data[pos])
             second = data[pos + 1]
             if opcode is not None and second & _MASKED and self.trusted and not self._in_message:
-                length = second & _LENGTH
-                at = pos + 2
-                if length == 126:
-                    length = data[at] << 8 | data[at + 1]
-                    at += 2
-                elif length == 127:
-                    length = int.from_bytes(data[at : at + 8], "big")
-                    at += 8
+                at, length = _place(data, pos, self._end)
                 if length <= self.max_bytes:
                     return self._take(at, length)
         return self._begin()
@@ -372,6 +392,21 @@ class FrameReader:
             self._data = None
         else:
             self._pos = pos
+
+
+def _place(data: memoryview, pos: int, end: int) -> tuple[int, int]:
+    """Return where the mask of the frame at `pos` begins and the length of its payload; too much: there is no header.
+
+    The mask is not looked at: it may be that there is none.
+    """
+    if end - pos < _LONGEST:
+        return pos, end
+    length, at = data[pos + 1] & _LENGTH, pos + 2
+    if length == 126:
+        return at + 2, data[at] << 8 | data[at + 1]
+    if length == 127:
+        return at + 8, int.from_bytes(data[at : at + 8], "big")
+    return at, length
 
 
 def _header_of(header: bytes) -> tuple[int, int]:

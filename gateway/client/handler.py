@@ -168,6 +168,17 @@ class ClientHandler:
         self._publish_plain(publication, taken, now, began_at, clock_ms)
         return True
 
+    def receive_next_plain(self, reader: FrameReader, publication: Publication, now: float) -> bool:
+        """Process the plain frame with which the reader's bytes begin; return whether they do. `now` in seconds."""
+        if not self.protocol.may_send_plain:
+            return False
+        clock_ms = now_ms()
+        taken = reader.next_plain(publication.json_head, publication.name, publication.next_frame_id, clock_ms)
+        if taken is None:
+            return False
+        self._publish_plain(publication, taken, now, now, clock_ms)
+        return True
+
     def _publish_plain(
         self, publication: Publication, taken: fastpath.Taken, now: float, began_at: float, clock_ms: int
     ) -> None:

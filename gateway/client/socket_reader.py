@@ -152,14 +152,7 @@ class ClientSocketReader(ClientSocketWriter):
         Tiny frames and compressed ones cost much more time than their size suggests: clients take turns with them.
         """
         reader, turns = self._frame_reader, self._context.turns
-        while (item := reader.next()) is not None:
-            opcode, data = item
-            if opcode is None:
-                self._protocol.receive_data(data)
-                self._process_events()
-            else:
-                self._unfinished = None
-                self._receive_message(opcode, data)
+        while self._process_next():
             if self._wrote_eof:
                 return
             if reader.waiting:
@@ -176,6 +169,30 @@ class ClientSocketReader(ClientSocketWriter):
                 self._unfinished = TransferProgress(OVER_S, self._received, self.received_at)
         else:
             self._unfinished = None
+
+    def _process_next(self) -> bool:
+        """Process the next message, or the next bytes for the library; return False when more bytes are needed."""
+        reader, handler = self._frame_reader, self._handler
+        if (
+            handler is not None
+            and (publication := handler.publication) is not None
+            and not self.closing
+            and not handler.is_waiting
+            and not self._inbox
+            and handler.receive_next_plain(reader, publication, self.received_at)
+        ):
+            self._unfinished = None
+            return True
+        if (item := reader.next()) is None:
+            return False
+        opcode, data = item
+        if opcode is None:
+            self._protocol.receive_data(data)
+            self._process_events()
+        else:
+            self._unfinished = None
+            self._receive_message(opcode, data)
+        return True
 
     def _feed_later(self) -> None:
         if not self._feed_due:

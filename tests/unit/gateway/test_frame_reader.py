@@ -375,6 +375,47 @@ def test_a_plain_frame_is_taken_in_one_pass_however_it_was_cut(size: int, cuts: 
     assert intake.unfinished is (after == b"\x89")
 
 
+def plain(size: int) -> bytes:
+    return frame(b'{"type":"video-frame","data":"' + b"A" * size + b'"}', 0x81)
+
+
+PLAINS = [plain(size) for size in (8, 40, 300, MAX - 100)]
+PLAIN = st.sampled_from(PLAINS)
+
+
+@given(st.lists(st.one_of(PLAIN, PLAIN, FRAMES), max_size=8), st.lists(st.integers(0, 3 * MAX), max_size=3))
+@example([plain(300), plain(8), frame(b"x"), plain(40), frame(b"hello", 0x89), plain(300)], [])
+def test_plain_frames_that_come_together_are_each_taken_in_one_pass_and_nothing_else(
+    frames: list[bytes], at: list[int]
+) -> None:
+    """Each message as the protocol has it, in order: here a plain frame counts as the size of its message."""
+    if fastpath.take is None:
+        pytest.skip("gateway._fastpath was not built: there was no compiler at installation")
+    stream = b"".join(frames)
+    alone, _ = expected(stream)
+    taken = Taken()
+    intake, in_one_pass = taken.intake, 0
+    for piece in cut(stream, at):
+        while piece:
+            buffer = intake.buffer()
+            part, piece = piece[: len(buffer)], piece[len(buffer) :]
+            buffer[: len(part)] = part
+            found = intake.plain(len(part), b"", b"", 1, 1)
+            if found is None and (message := intake.whole(len(part))) is not None:
+                taken.take(*message)
+                continue
+            while found is not None or (found := intake.next_plain(b"", b"", 1, 1)) is not None or intake.waiting:
+                if found is None:
+                    taken.hear(1)
+                    continue
+                in_one_pass += 1
+                taken.take(Opcode.TEXT, b'{"type":"video-frame","data":"' + found[0][found[1] : found[2]] + b'"}')
+                found = None
+    assert joined(taken.events) == joined(alone)
+    if not at and all(each[0] in (0x81, 0x82) for each in frames) and taken.protocol.state is OPEN:
+        assert in_one_pass == sum(each in PLAINS for each in frames)
+
+
 LONGEST = 3 * MAX
 
 

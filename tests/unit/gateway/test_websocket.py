@@ -15,9 +15,11 @@ from watchout.common.errors import CloseCode
 from watchout.common.metrics import Metrics
 from watchout.common.settings import Settings
 from watchout.common.why.memory import IncidentMemory
+from watchout.gateway import fastpath
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.client import turns
 from watchout.gateway.client.accepted_client import AcceptedClient
+from watchout.gateway.client.frame_reader import FrameReader
 from watchout.gateway.client.handler import ClientHandler
 from watchout.gateway.client.protocol import ClientProtocol
 from watchout.gateway.client.socket import WebSocket
@@ -117,6 +119,47 @@ async def test_what_came_is_heard_turn_by_turn() -> None:
     for _ in range(8):
         await asyncio.sleep(0)
     assert [data[2:] for data in wire.written] == [b"0", b"1", b"2", b"3"]
+
+
+async def test_frames_that_come_together_are_taken_one_by_one_and_none_while_a_reply_is_pending() -> None:
+    """Each turn of the loop takes one; what follows a message that has to wait for its reply waits with it."""
+    if fastpath.take is None:
+        pytest.skip("gateway._fastpath was not built: there was no compiler at installation")
+    socket, _ = opened()
+    heard: list[str] = []
+
+    class Camera:
+        publication, is_waiting, user_id = object(), False, "anna"
+
+        def receive_plain(self, reader: FrameReader, count: int, *_: object) -> bool:
+            return reader.plain(count, b"", b"", 1, 1) is not None
+
+        def receive_next_plain(self, reader: FrameReader, *_: object) -> bool:
+            found = reader.next_plain(b"", b"", 1, 1)
+            heard.extend([] if found is None else [str(found[0][found[1] : found[2]], "ascii")])
+            return found is not None
+
+        def receive(self, data: bytes, *_: object, text: bool) -> None:
+            heard.append(str(data, "ascii"))
+            self.is_waiting = True
+
+    camera = Camera()
+    socket._handler = cast("ClientHandler", camera)
+    socket._frame_reader.trusted = True
+
+    def shown(text: bytes) -> Frame:
+        return Frame(Opcode.TEXT, b'{"type":"video-frame","data":"%b"}' % text)
+
+    came(socket, shown(b"AAAA"), shown(b"BBBB"), Frame(Opcode.TEXT, b"ask"), shown(b"CCCC"))
+    assert heard == ["AAAA"]
+    for _ in range(8):
+        await asyncio.sleep(0)
+    assert heard == ["AAAA", "BBBB", "ask"]
+    camera.is_waiting = False
+    socket.resume_messages()
+    for _ in range(8):
+        await asyncio.sleep(0)
+    assert heard == ["AAAA", "BBBB", "ask", "CCCC"]
 
 
 async def test_a_peer_that_ends_while_its_bytes_wait_is_no_fault() -> None:
