@@ -74,10 +74,12 @@ class Allowance:
         elapsed = now - self._at
         if elapsed > 0:
             self._at = now
-            messages = self._messages + elapsed * self._message_rate
-            self._messages = min(self._message_burst, messages)
-            size = self._bytes + elapsed * self._byte_rate
-            self._bytes = min(self._byte_burst, size)
+            self._messages += elapsed * self._message_rate
+            if self._messages > self._message_burst:
+                self._messages = self._message_burst
+            self._bytes += elapsed * self._byte_rate
+            if self._bytes > self._byte_burst:
+                self._bytes = self._byte_burst
         if self._messages < 1:
             return "messages"
         self._messages -= 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Final
 
 #: Upper edge of the first bucket, in ms, and the buckets in which the duration doubles.
@@ -23,7 +24,8 @@ def bucket_of(ms: float) -> int:
     """Return the number of the bucket of a duration in ms; a negative one is in the first."""
     if ms < FIRST_MS:
         return 0
-    return min(int(math.log2(ms / FIRST_MS) * PER_DOUBLING) + 1, BUCKETS - 1)
+    bucket = int(math.log2(ms / FIRST_MS) * PER_DOUBLING) + 1
+    return bucket if bucket < BUCKETS else BUCKETS - 1
 
 
 def edge_ms(bucket: int) -> float:
@@ -51,12 +53,15 @@ class Histogram:
 
     def add(self, ms: float, times: int = 1) -> None:
         """Count a duration in ms, so many `times`."""
+        self.add_to(bucket_of(ms), ms, times)
+
+    def add_to(self, bucket: int, ms: float, times: int) -> None:
+        """Do the same where the bucket of the duration is known."""
         self.count += times
         if ms < 0:
             self.negative += times
         else:
             self.sum_ms += ms * times
-        bucket = bucket_of(ms)
         self.buckets[bucket] = self.buckets.get(bucket, 0) + times
 
     def merge(self, other: Histogram) -> None:
@@ -88,7 +93,7 @@ class Histogram:
 
     def pairs(self) -> list[int]:
         """Return the buckets in use, each followed by its count, as `of_pairs` takes them."""
-        return [number for bucket in sorted(self.buckets) for number in (bucket, self.buckets[bucket])]
+        return list(chain.from_iterable(sorted(self.buckets.items())))
 
     @classmethod
     def of_pairs(cls, pairs: Sequence[int], *, sum_ms: float, negative: int) -> Histogram:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from watchout.common.bus.messages import BurnRow, ClockRow, HopRow, LatencyReport, LatencyRow
-from watchout.common.latency.histogram import Histogram
+from watchout.common.latency.histogram import Histogram, bucket_of
 from watchout.common.latency.hops import WHOLE_WAYS, Hop
 from watchout.common.latency.objectives import LONG_S, SHORT_S, BurnMeter
 
@@ -70,14 +70,14 @@ class StreamLatencies:
         self._now, self.unknown = {}, 0
         self._began = now - now % WINDOW_S
 
-    def add(self, hop: Hop, ms: float, now: float, times: int) -> None:
-        """Count a duration in ms, so many `times`. `now` in seconds."""
+    def add(self, hop: Hop, bucket: int, ms: float, now: float, times: int) -> None:
+        """Count a duration in ms, which belongs to this bucket, so many `times`. `now` in seconds."""
         self.turn(now)
         self.changed = True
         found = self._now.get(hop)
         if found is None:
             found = self._now[hop] = Histogram()
-        found.add(ms, times)
+        found.add_to(bucket, ms, times)
         meter = self.burns.get(hop)
         if meter is not None:
             meter.add(ms, now, times)
@@ -96,10 +96,12 @@ class StreamLatencies:
     def row(self, stream: str, now: float) -> LatencyRow:
         """Return what is told of it."""
         self.turn(now)
-        merged: dict[Hop, Histogram] = {}
-        for window in (self._then, self._now):
-            for hop, found in window.items():
-                merged.setdefault(hop, Histogram()).merge(found)
+        merged = self._now
+        if self._then:
+            merged = {}
+            for window in (self._then, self._now):
+                for hop, found in window.items():
+                    merged.setdefault(hop, Histogram()).merge(found)
         return LatencyRow(
             stream, hop_rows(merged), [burn_row(hop, meter, now) for hop, meter in self.burns.items()],
             self.unknown + self._unknown_then, self.clock,
@@ -154,15 +156,16 @@ class LatencyLedger:
             now: a clock in seconds that never goes back.
             times: how many had this duration, as when a frame is written to several viewers.
         """
-        self._all.add(hop, ms, now, times)
+        bucket = bucket_of(ms)
+        self._all.add(hop, bucket, ms, now, times)
         total = self._since_start.get(hop)
         if total is None:
             total = self._since_start[hop] = Histogram()
-        total.add(ms, times)
+        total.add_to(bucket, ms, times)
         if (judged := self.judged.get(hop)) is not None:
             self.judged[hop] = judged[0] + times, judged[1] + times * (ms > self._objectives.of(hop))
         if (of_stream := self._of(stream, now)) is not None:
-            of_stream.add(hop, ms, now, times)
+            of_stream.add(hop, bucket, ms, now, times)
 
     def add_unknown(self, stream: str, now: float, times: int = 1) -> None:
         """Count frames or alerts of a stream of which it is not known when they were captured."""

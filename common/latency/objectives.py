@@ -65,5 +65,10 @@ class BurnMeter:
     def over(self, span_s: int, now: float) -> Burn:
         """Return what was counted in the present step of a minute and those before it, `span_s` seconds in all."""
         first = int(now // STEP_S) - span_s // STEP_S + 1
-        within = [step for step in self._steps if step[0] >= first]
-        return Burn(sum(step[1] for step in within), sum(step[2] for step in within))
+        count = late = 0
+        for step, all_in_it, late_in_it in reversed(self._steps):
+            if step < first:
+                break
+            count += all_in_it
+            late += late_in_it
+        return Burn(count, late)

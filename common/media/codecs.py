@@ -160,7 +160,7 @@ def sniff_base64(text: bytes, begin: int, end: int) -> Codec:
 
     It may have the escapes of a JSON string, as in ``\/9j\/``.
     """
-    if text.startswith(_JPEG_TEXTS, begin, end):
+    if text.startswith(JPEG_TEXTS, begin, end):
         return Codec.JPEG
     first = text[begin : min(end, begin + SNIFF_CHARS)]
     if b"\\" in first:
@@ -190,11 +190,11 @@ def _unescaped(escape: re.Match[bytes]) -> bytes:
 #: An escape of a JSON string that a text of ASCII may have.
 _ESCAPE: Final = re.compile(rb"\\(?:u00([0-9A-Fa-f]{2})|([^u]))")
 _LONGEST_ESCAPE: Final = 6
-_JPEG: Final = b"\xff\xd8\xff"
+JPEG_BYTES: Final = b"\xff\xd8\xff"
 #: The first characters of a JPEG in base64: three bytes make exactly four characters.
-JPEG_BASE64: Final = pybase64.b64encode(_JPEG)
+JPEG_BASE64: Final = pybase64.b64encode(JPEG_BYTES)
 #: The same as JSON encoders write them that escape slashes, too.
-_JPEG_TEXTS: Final = (JPEG_BASE64, JPEG_BASE64.replace(b"/", rb"\/"))
+JPEG_TEXTS: Final = (JPEG_BASE64, JPEG_BASE64.replace(b"/", rb"\/"))
 #: ISO base media files (ISO/IEC 14496-12) begin with a box `ftyp`: its size, major brand, version, compatible brands.
 _FTYP: Final = re.compile(rb"(.{4})ftyp((?:.{4})+)", re.DOTALL)
 #: Major brands that state only "a HEIF picture" (or sequence); the compatible brands then name the codec.
@@ -229,7 +229,7 @@ Codec.JPEG = register(
         content_type="image/jpeg",
         content_type_aliases=("image/jpg",),
         extension="jpg",
-        matches=re.compile(_JPEG).match,
+        matches=re.compile(JPEG_BYTES).match,
         size_of=picture_size.jpeg,
         in_every_browser=True,
     )

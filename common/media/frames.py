@@ -34,6 +34,8 @@ from watchout.common.latency.stamps import FrameStamps
 from watchout.common.media.codecs import (
     BY_NUMBER,
     BY_VALUE,
+    JPEG_BYTES,
+    JPEG_TEXTS,
     Codec,
     known_pictures,
     numbers_in_words,
@@ -235,7 +237,11 @@ class Frame:
         frame.term = term
         frame.more = more
         frame._picture = frame._fault = frame.stamps = None
-        frame._codec = None if known < 0 else BY_VALUE[known]
+        if known >= 0:
+            frame._codec = BY_VALUE[known]
+        else:  # nearly all are JPEGs
+            first = JPEG_TEXTS if codec < 0 else JPEG_BYTES
+            frame._codec = Codec.JPEG if message.startswith(first, begin, end) else None
         frame._picture_at = begin
         if codec < 0:
             frame.json_wire = frame._holder = message
@@ -248,7 +254,7 @@ class Frame:
         frame._claimed = BY_NUMBER[codec]
         frame._sent_as_text = frame._is_base64 = False
         frame._begin = frame._end = 0
-        if codec and frame.codec.number != codec:  # the header states another codec than the payload has
+        if codec and (frame._codec or frame.codec).number != codec:  # the header is wrong
             frame._picture, frame.binary_wire = message[begin:], None
         return frame
 
@@ -277,6 +283,12 @@ class Frame:
         return codec.drop_policy is NEWEST_WINS or self.kind.is_key
 
     @property
+    def is_key_picture(self) -> bool:
+        """Whether it is a picture that a receiver can decode without the frame before it."""
+        codec = self._codec or self.codec
+        return codec is not Codec.OPAQUE and (codec.drop_policy is NEWEST_WINS or self.kind.is_key)
+
+    @property
     def declared_opaque(self) -> bool:
         """Whether the publisher stated codec 0: bytes for viewers that understand them, passed on as they are."""
         return self._claimed is Codec.OPAQUE
@@ -284,7 +296,7 @@ class Frame:
     @property
     def has_binary(self) -> bool:
         """Whether it can be sent as a binary message: a picture, or what the publisher declared as opaque."""
-        return self._claimed is Codec.OPAQUE or self.is_picture
+        return self._claimed is Codec.OPAQUE or (self._codec or self.codec) is not Codec.OPAQUE
 
     @property
     def picture(self) -> bytes:

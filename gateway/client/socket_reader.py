@@ -130,9 +130,12 @@ class ClientSocketReader(ClientSocketWriter):
                 self.received_at,
                 self.received_at if self._unfinished is None else self._unfinished.began_at,
             )
-        ):
+        ):  # nothing is left of what came
             self._unfinished = None
-        elif (whole := reader.whole(nbytes)) is not None:
+            if self._held_bytes:
+                self._count_unfinished()
+            return
+        if (whole := reader.whole(nbytes)) is not None:
             self._unfinished = None
             self._receive_message(*whole)
         elif self._upgrading or self._inbox or self._feed_due:  # bounded: reading is paused

@@ -218,8 +218,9 @@ class Delivery:
         if frame.frame_id - stream.last_frame_id != 1 and not frame.is_key:
             for subscription in (*stream.direct_json, *stream.direct_binary):
                 self._stop_direct_frames(stream, subscription)  # the queue drops delta frames up to the next key frame
-        queued = list(stream.queued.items())  # first: a direct viewer that becomes full moves to the queued ones
-        if frame.is_picture and frame.is_key:
+        # First: a direct viewer that becomes full moves to the queued ones.
+        queued = list(stream.queued.items()) if stream.queued else []
+        if frame.is_key_picture:
             stream.newest, stream.last_undecodable = frame, None
         elif not frame.declared_opaque and not frame.is_picture:
             stream.last_undecodable = frame.term, frame.frame_id, frame.fault

@@ -6,6 +6,7 @@ Times are in ms, by a monotonic clock here, except where the text says seconds.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from watchout.common.bus.messages import ClockRow
@@ -126,10 +127,10 @@ class CameraClock:
 
     # ── pings ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def ping_due_in(self, now_s: float, fps: float) -> float | None:
+    def ping_due_in(self, now_s: float, fps: Callable[[], float]) -> float | None:
         """Return in how many seconds a ping is to be sent; None: none is due. Each is asked for once.
 
-        `fps` is the rate of the camera's frames, of which one has come just now.
+        `fps` returns the rate of the camera's frames, of which one has come just now.
         """
         if not self.has_own_time or now_s < self.ping_at:
             return None
@@ -137,7 +138,8 @@ class CameraClock:
         well = found is not None and found.error_ms < WELL_MS
         self._phase += 1
         self.ping_at = now_s + (PING_EVERY_S if well or self._phase > PINGS_SOON else PING_SOON_S)
-        return min(PHASES[self._phase % len(PHASES)] / fps, LONGEST_PHASE_S) if fps > 0 else 0.0
+        rate = fps()
+        return min(PHASES[self._phase % len(PHASES)] / rate, LONGEST_PHASE_S) if rate > 0 else 0.0
 
     def make_ping(self, number: int, now: float) -> bool:
         """Note that a ping with this number is sent now; False: one is still under way, and none is to be sent."""
@@ -160,11 +162,12 @@ class CameraClock:
 
     def row(self, now: float, wall_ms: float) -> ClockRow:
         """Return what is known, for operators. `wall_ms` is the moment `now` in ms since the epoch."""
-        unknown = self.offset.unknown(now) if self.has_own_time else OWN_TIME
-        found = None if unknown else self.offset.estimate(now)
+        found = self.offset.estimate(now) if self.has_own_time else None
         if found is None:
-            return ClockRow(steps=self.offset.steps, unknown=unknown)
-        drift, drift_error = self.offset.drift(now) or (None, None)
+            return ClockRow(
+                steps=self.offset.steps, unknown=self.offset.unknown(now) if self.has_own_time else OWN_TIME
+            )
+        drift, drift_error = self.offset.drift(now, found) or (None, None)
         return ClockRow(
             round(found.offset_ms + now - wall_ms, 1),
             round(found.error_ms, 1),

@@ -13,8 +13,7 @@ The clock here is a monotonic one, so that setting the clock of this machine dis
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 #: Two clocks drift apart by at most this share: 200 ms in 1000 s. Those of phones stay within 100 ppm.
 MAX_DRIFT: Final = 200e-6
@@ -39,8 +38,7 @@ NOT_RUNNING: Final = "the timestamps of its frames do not run like a clock"
 TOO_SHORT: Final = "its frames have been seen for less than a second"
 
 
-@dataclass(frozen=True, slots=True)
-class ClockEstimate:
+class ClockEstimate(NamedTuple):
     """The camera's clock minus the one here.
 
     Attributes:
@@ -123,24 +121,32 @@ class ClockOffset:
 
     def estimate(self, now: float) -> ClockEstimate | None:
         """Return the estimate at this time; None: there is none, and `unknown` says why."""
-        if self.unknown(now):
-            return None
         low, up = self._low(now), self._up(now)
-        round_trip = min((window.round_trip for window in self._windows), default=math.inf)
-        offset = low + min(round_trip, up - low) / 2
+        if self._why_unknown(now, up):
+            return None
+        shortest = up - low
+        for window in self._windows:
+            if window.round_trip < shortest:
+                shortest = window.round_trip
+        offset = low + shortest / 2
         return ClockEstimate(offset, max(offset - low, up - offset))
 
     def unknown(self, now: float) -> str:
         """Return why there is no estimate; empty when there is one."""
+        return self._why_unknown(now, self._up(now))
+
+    def _why_unknown(self, now: float, up: float) -> str:
         if self._runs is None:
             return TOO_SHORT
         if not self._runs or self._steps_lately(now) >= MAX_STEPS:
             return NOT_RUNNING
-        return NO_ROUND_TRIP if math.isinf(self._up(now)) else ""
+        return NO_ROUND_TRIP if up == math.inf else ""
 
-    def drift(self, now: float) -> tuple[float, float] | None:
-        """Return by how much the camera's clock runs faster, in ppm, and the error of that; None: not known yet."""
-        found = self.estimate(now)
+    def drift(self, now: float, found: ClockEstimate | None) -> tuple[float, float] | None:
+        """Return by how much the camera's clock runs faster, in ppm, and the error of that; None: not known yet.
+
+        `found` is the estimate at `now`.
+        """
         if found is None:
             return None
         if self._drift_from is None:
@@ -163,10 +169,20 @@ class ClockOffset:
         return windows[0]
 
     def _low(self, now: float) -> float:
-        return max((each.low - (now - each.low_at) * MAX_DRIFT for each in self._windows), default=-math.inf)
+        best = -math.inf
+        for each in self._windows:
+            bound = each.low - (now - each.low_at) * MAX_DRIFT
+            if bound > best:
+                best = bound
+        return best
 
     def _up(self, now: float) -> float:
-        return min((each.up + (now - each.up_at) * MAX_DRIFT for each in self._windows), default=math.inf)
+        best = math.inf
+        for each in self._windows:
+            bound = each.up + (now - each.up_at) * MAX_DRIFT
+            if bound < best:
+                best = bound
+        return best
 
     def _judge_rate(self, stamp: int, arrived: float) -> None:
         if self._reference is None:
@@ -186,4 +202,4 @@ class ClockOffset:
         self._drift_from = None
 
     def _steps_lately(self, now: float) -> int:
-        return sum(now - at < STEPS_WITHIN_MS for at in self._step_times)
+        return sum(now - at < STEPS_WITHIN_MS for at in self._step_times) if self._step_times else 0

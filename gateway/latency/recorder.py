@@ -76,7 +76,7 @@ class LatencyRecorder:
         else:
             self.ledger.add(Hop.CAPTURE_TO_GATEWAY, publication.stream, delay, arrived)
             self.frame_times.add(publication.stream, frame.frame_id, frame.timestamp, wall - delay)
-        due_in = camera.ping_due_in(arrived, publication.meter.rate(now))
+        due_in = camera.ping_due_in(arrived, lambda: publication.meter.rate(now))
         if due_in is not None:
             asyncio.get_running_loop().call_later(due_in, self._ping, publication)
 

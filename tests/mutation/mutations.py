@@ -242,7 +242,7 @@ MUTATIONS: Final = (
         name="picture-stays",
         rule="a frame that is no picture does not replace the newest picture",
         file="gateway/hub/delivery.py",
-        before="        if frame.is_picture and frame.is_key:\n            stream.newest, ",
+        before="        if frame.is_key_picture:\n            stream.newest, ",
         after="        if True:\n            stream.newest, ",
         unit=(
             "tests/unit/gateway/test_hub_notices.py::test_what_is_no_picture_never_becomes_the_newest_frame",

@@ -66,7 +66,7 @@ def test_frames_that_have_the_gateways_time_tell_nothing_of_a_clock() -> None:
         looked = number + 1 < LOOKED_AT
         assert clock.next_sample_s(7.0) == (7.0 if looked else 7.0 + SAMPLE_EVERY_S)
     assert clock.delay_ms(at, 0.0) is None
-    assert clock.ping_due_in(9.0, 10.0) is None
+    assert clock.ping_due_in(9.0, lambda: 10.0) is None
     assert clock.row(0.0, 0.0).unknown == OWN_TIME
 
 
@@ -104,18 +104,18 @@ def test_only_the_pong_of_the_last_ping_counts() -> None:
 def test_pings_are_frequent_until_the_clock_is_known_well() -> None:
     clock = CameraClock()
     clock.on_frame(3_000, 1, 10.0)
-    assert clock.ping_due_in(1.0, 10.0) is not None
-    assert clock.ping_due_in(1.5, 10.0) is None
-    due_in = clock.ping_due_in(1.0 + PING_SOON_S, 10.0)
+    assert clock.ping_due_in(1.0, lambda: 10.0) is not None
+    assert clock.ping_due_in(1.5, lambda: 10.0) is None
+    due_in = clock.ping_due_in(1.0 + PING_SOON_S, lambda: 10.0)
     assert due_in is not None
     assert 0 < due_in < 0.1, "before the next frame"
     clock = known()
-    assert clock.ping_due_in(1.3, 10.0) is not None
-    assert clock.ping_due_in(1.3 + PING_EVERY_S - 1, 10.0) is None
+    assert clock.ping_due_in(1.3, lambda: 10.0) is not None
+    assert clock.ping_due_in(1.3 + PING_EVERY_S - 1, lambda: 10.0) is None
 
 
 def test_a_camera_whose_clock_is_never_known_well_is_pinged_rarely_all_the_same() -> None:
     clock = CameraClock()
     clock.on_frame(3_000, 1, 10.0)
-    asked = [second for second in range(1, 101) if clock.ping_due_in(float(second), 10.0) is not None]
+    asked = [second for second in range(1, 101) if clock.ping_due_in(float(second), lambda: 10.0) is not None]
     assert len(asked) <= PINGS_SOON + 100 / PING_EVERY_S

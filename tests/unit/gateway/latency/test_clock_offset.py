@@ -103,7 +103,7 @@ def test_the_drift_is_found_within_its_error() -> None:
     world = World(ahead=5_000.0, ppm=150.0, up=(1.0, 4.0), down=(1.0, 4.0), seed=2)
     drift = None
     for now in world.run(300, 5, 1):
-        drift = world.clock.drift(now)
+        drift = world.clock.drift(now, world.clock.estimate(now))
     assert drift is not None
     assert abs(drift[0] - 150.0) <= drift[1]
     assert drift[1] < 500.0
