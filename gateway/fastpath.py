@@ -20,7 +20,7 @@ Taken = tuple[bytes, int, int, int, int, int, bytes]
 #: are anything else: `gateway.wire.parse_text` accepts them and more.
 Take = Callable[[memoryview, int, int, bytes, bytes, int, int], Taken | None]
 #: ``take_payload(payload, json_head, name, frame_id, now_ms)`` does the same with the unmasked payload of a text
-#: message, which came in fragments, compressed, or together with other messages.
+#: message, which came in fragments or compressed.
 TakePayload = Callable[[bytes, bytes, bytes, int, int], Taken | None]
 #: ``message(head, frame_id, timestamp, text, begin, end, more)`` returns the WebSocket message of a JSON frame whose
 #: `data` is ``text[begin:end]``.

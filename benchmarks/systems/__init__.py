@@ -154,10 +154,12 @@ def _tell(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-async def listening(port: int, child: asyncio.subprocess.Process, log: Path) -> None:
-    """Waits until 127.0.0.1:`port` takes connections. Raises `Failed` when the child ends or `START_TIMEOUT_S` pass."""
+async def listening(
+    port: int, child: asyncio.subprocess.Process, log: Path, timeout_s: float = START_TIMEOUT_S
+) -> None:
+    """Waits until 127.0.0.1:`port` takes connections. Raises `Failed` when the child ends or `timeout_s` pass."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + START_TIMEOUT_S
+    deadline = loop.time() + timeout_s
     while True:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -165,7 +167,7 @@ async def listening(port: int, child: asyncio.subprocess.Process, log: Path) -> 
             if child.returncode is not None:
                 raise Failed(f"it ended with {child.returncode} before it listened:\n{tail(log)}") from None
             if loop.time() > deadline:
-                raise Failed(f"nothing listens on {port} after {START_TIMEOUT_S:.0f} s:\n{tail(log)}") from None
+                raise Failed(f"nothing listens on {port} after {timeout_s:.0f} s:\n{tail(log)}") from None
             await asyncio.sleep(0.05)
             continue
         writer.close()

@@ -29,14 +29,21 @@ RAISED = {"MAX_CONNECTIONS_PER_USER": "20000", "MAX_CONNECTIONS_PER_ADDRESS": "2
 class Watchout:
     """watchout as it is installed in one environment; `scripts` is the folder of its console scripts.
 
-    `settings`: those that it needs besides `RAISED` where it stands.
+    `settings`: those that it needs besides `RAISED` where it stands. `start_s`: how long a process may take to start.
     """
 
     formats = frozenset({"json", "binary"})
 
-    def __init__(self, scripts: Path, name: str = "watchout", settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        scripts: Path,
+        name: str = "watchout",
+        settings: Mapping[str, str] | None = None,
+        start_s: float = START_TIMEOUT_S,
+    ) -> None:
         self.name = name
         self._scripts = scripts
+        self._start_s = start_s
         self._settings = dict(settings or {})
 
     @asynccontextmanager
@@ -85,11 +92,11 @@ class Watchout:
             await start("mlbridge", ports[0])
             for number, port in enumerate(ports):
                 gateway = await start("gateway", port, number % options.hosts)
-                await listening(port, gateway, children[-1][2])
+                await listening(port, gateway, children[-1][2], self._start_s)
             for name, child, log in children:
-                await _ready(name, child, log)
+                await _ready(name, child, log, self._start_s)
             for port in ports:
-                await _healthy(port, trust)
+                await _healthy(port, trust, self._start_s)
             token = await _token(scripts / "watchout-ctl", work / "token", environ, cwd=home.parent)
             pids = (*(child.pid for _, child, _ in children), *others)
             yield Running(ports, pids, "watchout", token, settings, has_alerts=True)
@@ -154,17 +161,17 @@ async def _token(command: Path, output: Path, environ: dict[str, str | None], *,
     return tail(output).splitlines()[-1]
 
 
-async def _ready(name: str, child: asyncio.subprocess.Process, log: Path) -> None:
-    give_up = asyncio.get_running_loop().time() + START_TIMEOUT_S
+async def _ready(name: str, child: asyncio.subprocess.Process, log: Path, start_s: float) -> None:
+    give_up = asyncio.get_running_loop().time() + start_s
     while f"{name} ready" not in log.read_text(errors="replace"):  # noqa: ASYNC240 - a few lines
         if child.returncode is not None or asyncio.get_running_loop().time() > give_up:
             raise Failed(f"{name} is not ready:\n{tail(log)}")
         await asyncio.sleep(0.05)
 
 
-async def _healthy(port: int, trust: ssl.SSLContext | None) -> None:
+async def _healthy(port: int, trust: ssl.SSLContext | None, start_s: float) -> None:
     """Wait until the gateway has its router and its store."""
-    give_up = asyncio.get_running_loop().time() + START_TIMEOUT_S
+    give_up = asyncio.get_running_loop().time() + start_s
     while True:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
         writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
