@@ -1,9 +1,10 @@
 """Instructions of the gateway for one frame, function by function: `python -m benchmarks.instructions`.
 
-The gateway runs under valgrind's callgrind, which counts the instructions of a process and not its time, so a busy
-machine does no harm. One camera sends a frame when all viewers have the one before, at first slowly and then as fast as
-that goes. What timers and samples take by the second and what frames take are told apart by the two. The kernel's
-instructions are not in it; `--syscalls` counts how often it is called instead.
+The gateway runs under valgrind's callgrind, which counts the instructions of a process and not its time. One camera
+sends a frame when all viewers have the one before, at first slowly and then as fast as that goes. What timers and
+samples take by the second and what frames take are told apart by the two; on a machine that leaves no time to the
+gateway, frames take long, timers are most of it, and the figures are worth less. The kernel's instructions are not in
+it; `--syscalls` counts how often it is called instead.
 """
 
 from __future__ import annotations
