@@ -39,10 +39,10 @@ class Member:
     """One process that has joined, from its greeting to its end; owned by `Members`.
 
     `joined_at` and `last_message_at` are in seconds of the router's monotonic clock. `received` and `sent` are the
-    numbers of the last messages since the greeting. `metrics` are those of its last heartbeat; `coverage` is, of a
-    bridge, the share of the last minute in which the ML service saw each stream, 0 to 1. `links` is its last report of
-    the frame mesh, which came at `links_at`, `latencies` what it reported of latencies. `clock` is how far its clock is
-    from the router's.
+    numbers of the last messages since the greeting. `metrics` are those that its heartbeats told last. `coverage` is,
+    of a bridge, the share of the last minute in which the ML service saw each stream, 0 to 1. `links` is its last
+    report of the frame mesh, which came at `links_at`, `latencies` what it reported of latencies. `clock` is how far
+    its clock is from the router's.
     """
 
     id: bytes
@@ -148,11 +148,15 @@ class Members:
         return MessageVerdict.HANDLE
 
     def set_metrics(
-        self, member: bytes, metrics: dict[str, float], told_ms: int | None = None, now_ms: int = 0
+        self, member: bytes, metrics: dict[str, float] | None, told_ms: int | None = None, now_ms: int = 0
     ) -> None:
-        """Keep the metrics of a heartbeat, and by the member's time in it how far its clock is from the one here."""
+        """Keep the metrics of a heartbeat, and by the member's time in it how far its clock is from the one here.
+
+        Without metrics in it, those that came before hold.
+        """
         if (known := self._members.get(member)) is not None:
-            known.metrics = metrics
+            if metrics is not None:
+                known.metrics = metrics
             known.clock.observe(told_ms, now_ms)
 
     def set_links(self, member: bytes, report: LinkReport, now: float) -> None:

@@ -25,6 +25,7 @@ from watchout.common.bus.membership import (
 )
 from watchout.common.bus.mesh import FrameMesh
 from watchout.common.bus.messages import (
+    BARE_HEARTBEAT_LEVEL,
     AlertNotification,
     Bye,
     FromRouter,
@@ -56,6 +57,8 @@ MAX_PENDING: Final = 10_000
 #: The log names a router that has been away for the first time, and again after the second, in seconds.
 MISSING_AFTER_S: Final = 2.0
 MISSING_AGAIN_S: Final = 60.0
+#: Seconds between two heartbeats with metrics, to a router of `BARE_HEARTBEAT_LEVEL`.
+METRICS_EVERY_S: Final = 1.0
 #: Messages of a snapshot that are sent in one turn of the event loop.
 SNAPSHOT_TURN: Final = 200
 #: A snapshot that failed is sent again after this time, in seconds.
@@ -78,6 +81,7 @@ class BusClient:
         snapshot: Yields the member's whole state after each `Welcome`. When it raises, the client logs it and joins
             again.
         metrics: Returns the member's metrics for a heartbeat.
+        metrics_every_s: Returns the seconds between two heartbeats with metrics.
         on_message: Called with each message of the router that is no reply.
         on_frame: Called with each frame; None for a member without frames.
         mesh: The process's part of the frame mesh, for a router that gets its frames there; the client does not close
@@ -106,6 +110,7 @@ class BusClient:
         slot: int | None = None,
         fenced: bool = False,
         max_pending: int = MAX_PENDING,
+        metrics_every_s: Callable[[], float] = lambda: METRICS_EVERY_S,
     ) -> None:
         #: The router's clock, by which all times on the bus are.
         self.clock = RouterClock()
@@ -118,6 +123,8 @@ class BusClient:
         self._request_timeout_s = request_timeout_s
         self._snapshot = snapshot
         self._metrics = metrics
+        self._metrics_every_s = metrics_every_s
+        self._metrics_at = float("-inf")
         self._on_message = on_message
         self._on_joined = on_joined
         self._on_lost = on_lost
@@ -296,7 +303,16 @@ class BusClient:
             False when the router is away; nothing was sent then.
 
         """
+        self._metrics_at = self._loop.time()
         return self.send(MemberHeartbeat(metrics=self._metrics(), now=clock.now_ms() if self._tells_time else None))
+
+    def _send_due_heartbeat(self) -> None:
+        """Send a heartbeat: with the metrics, if they are due before the next one, or the router needs them in each."""
+        due_at = self._metrics_at + self._metrics_every_s() - HEARTBEAT_EVERY_S / 2
+        if self.level < BARE_HEARTBEAT_LEVEL or self._loop.time() >= due_at:
+            self.send_heartbeat()
+        else:
+            self.send(MemberHeartbeat(now=clock.now_ms() if self._tells_time else None))
 
     def send_frame(self, *parts: bytes | memoryview, coalescing_delay_s: float = 0.0) -> bool:
         """Send a frame to the router, or queue it; a queued frame is replaced by a newer one of its queue key.
@@ -376,7 +392,7 @@ class BusClient:
                 case Deliver(body):
                     self._deliver(body)
                 case SendHeartbeat():
-                    self.send_heartbeat()
+                    self._send_due_heartbeat()
                 case SendHello(attempt):
                     queued = self._send(0, msgspec.structs.replace(self._hello, attempt=attempt))
                     self._membership.hello_sent(queued)
@@ -384,6 +400,7 @@ class BusClient:
                     if new_epoch:
                         self.clock.restart()
                     self.clock.observe(router_ms, clock.now_ms())
+                    self._metrics_at = float("-inf")
                     self._transport.on_joined()
                     if self._on_joined is not None:
                         with supervisor.current().guarding("joining the router"):

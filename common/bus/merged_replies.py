@@ -172,18 +172,28 @@ def _without_process(row: ProcessReport) -> ProcessReport:
 def _merge_members(replies: Iterable[Iterable[MemberRow]]) -> list[MemberRow]:
     """Return a row for each process, under its own id, as the slot knows it that it joined first.
 
-    Its latencies are those of the slot that it reports them to.
+    Its latencies are those of the slot that it reports them to, its metrics those of the slot that was told them last.
     """
     rows = sorted((row for reply in replies for row in reply), key=lambda row: -row.alive_s)
     latencies = {row.process: row.latencies for row in reversed(rows) if row.latencies is not msgspec.UNSET}
+    metrics = {row.process: row.metrics for row in sorted(rows, key=_told_at)}
     return [
         row
         if row.process is msgspec.UNSET
         else msgspec.structs.replace(
-            row, id=row.process, process=msgspec.UNSET, latencies=latencies.get(row.process, msgspec.UNSET)
+            row,
+            id=row.process,
+            process=msgspec.UNSET,
+            metrics=metrics[row.process],
+            latencies=latencies.get(row.process, msgspec.UNSET),
         )
         for row in _unique(rows, lambda row: row.id if row.process is msgspec.UNSET else row.process)
     ]
+
+
+def _told_at(row: MemberRow) -> float:
+    """Return how old the process was when it told these metrics, in seconds."""
+    return row.metrics.get(metric_names.UPTIME_SECONDS, 0.0)
 
 
 def _merge_routers(routers: Sequence[RouterStats]) -> RouterStats:

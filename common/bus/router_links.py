@@ -12,7 +12,7 @@ from typing import Final, Generic
 import msgspec
 
 from watchout.common import log, supervisor
-from watchout.common.bus.client import MAX_PENDING, BusClient
+from watchout.common.bus.client import MAX_PENDING, METRICS_EVERY_S, BusClient
 from watchout.common.bus.link_rates import LinkRates
 from watchout.common.bus.mesh import FrameMesh, MemberCarrier, OnFrame
 from watchout.common.bus.messages import LEVEL, FromRouter, Hello, Message, Query
@@ -24,6 +24,8 @@ from watchout.common.metric_names import MetricName
 
 #: How long a query to all slots waits for one that has no router at that moment while others have, in seconds.
 ABSENT_S: Final = 0.3
+#: Seconds between two heartbeats with metrics to each router but the first one that is there.
+METRICS_ELSEWHERE_EVERY_S: Final = 5.0
 #: Seconds between two reports of the links of the mesh, and the level of a router that understands them.
 LINKS_EVERY_S: Final = 2.0
 LINKS_LEVEL: Final = 2
@@ -122,7 +124,13 @@ class RouterLinks:
             slot=slot if carrier.slots > 1 else None,
             fenced=carrier.fenced,
             max_pending=MAX_PENDING // carrier.slots,
+            metrics_every_s=partial(self._metrics_every_s, slot),
         )
+
+    def _metrics_every_s(self, slot: int) -> float:
+        """Return the seconds between two heartbeats with metrics: who asks one process asks all slots."""
+        is_first = next((number for number, link in enumerate(self._links) if link.live), slot) == slot
+        return METRICS_EVERY_S if is_first else METRICS_ELSEWHERE_EVERY_S
 
     @property
     def slots(self) -> int:

@@ -145,6 +145,11 @@ class _Row:
         """The row of the slot that heard it last."""
         return min(self.of_slots.values(), key=lambda row: row.silent_s)
 
+    @property
+    def told(self) -> ClusterMember:
+        """The row of the slot that was told its metrics last, by the age of the process in them."""
+        return max(self.of_slots.values(), key=lambda row: row.up_s)
+
 
 def draw(facts: Facts) -> Picture:
     """Return the picture, without its sentences.
@@ -220,8 +225,9 @@ def _hosts(facts: Facts, members: Sequence[_Row], routers: Sequence[tuple[str, S
         one = row.newest
         processes.setdefault(row.host, []).append(
             SiteProcess(
-                kind=one.kind, name=printable(one.name), pid=one.pid, version=printable(one.version), up_s=one.up_s,
-                sockets=one.sockets if one.kind == "gateway" else None, url=printable(one.url), silent_s=one.silent_s,
+                kind=one.kind, name=printable(one.name), pid=one.pid, version=printable(one.version),
+                up_s=row.told.up_s, sockets=row.told.sockets if one.kind == "gateway" else None,
+                url=printable(one.url), silent_s=one.silent_s,
                 not_joined=[slot for slot in replied if slot not in row.of_slots],
                 frames_at=None if one.at is msgspec.UNSET else printable(one.at),
             )

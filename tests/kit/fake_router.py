@@ -121,7 +121,7 @@ class FakeRouter:
         match body:
             case SnapshotEnd():
                 self.told.synced += 1
-            case MemberHeartbeat(metrics=metrics):
+            case MemberHeartbeat(metrics=dict(metrics)):
                 self.told.metrics = metrics
             case CoverageReport(rows=rows):
                 self.told.coverage = dict(rows)

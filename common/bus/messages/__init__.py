@@ -13,6 +13,7 @@ from watchout.common.bus.messages.envelope import (
     render_markdown,
 )
 from watchout.common.bus.messages.fields import (
+    BARE_HEARTBEAT_LEVEL,
     LATENCY_LEVEL,
     LEVEL,
     MAX_CONTROL_BYTES,
@@ -102,6 +103,7 @@ from watchout.common.bus.messages.replies import (
 )
 
 __all__ = [
+    "BARE_HEARTBEAT_LEVEL",
     "LATENCY_LEVEL",
     "LEVEL",
     "MAX_CONTROL_BYTES",

@@ -15,12 +15,15 @@ MAX_RECEIVERS: Final = 1_000
 #: Version of the bus: the first element of every control message, and the second byte of every frame.
 VERSION: Final = 1
 #: What a process understands beyond the first release, as `Welcome` and `Hello` tell it: 1 since shares, 2 since links
-#: and queries about the cluster, 3 since latencies, stamps of frames, and questions of `watchout-ctl why`.
-LEVEL: Final = 3
+#: and queries about the cluster, 3 since latencies, stamps of frames, and questions of `watchout-ctl why`, 4 since
+#: heartbeats without metrics.
+LEVEL: Final = 4
 #: The least level of a router that understands latencies and stamps of frames.
 LATENCY_LEVEL: Final = 3
 #: The least level of a router that takes the query ``why``, and of a member that answers `AskWhy`.
 WHY_LEVEL: Final = 3
+#: The least level of a router that keeps the metrics it has when a heartbeat comes without any.
+BARE_HEARTBEAT_LEVEL: Final = 4
 #: Most bytes of a member's answer to `AskWhy`.
 MAX_WHY_BYTES: Final = 512 << 10
 #: Largest encoded control message, in bytes, on both sides. The largest in practice is a reply with every stream.

@@ -148,11 +148,12 @@ class MemberHeartbeat(Message, frozen=True, tag="heartbeat"):
     """Sent by each member to the router every 500 ms, from the event loop that does its work: as the answer to that of
     the router, or by its own time while none comes.
 
-    `metrics` (`figures` on the wire) are the member's metrics by name. `now` (ms) is its time, absent where all
-    processes have the same clock.
+    `metrics` (`figures` on the wire) are the member's metrics by name. To a router of level 4 or above they come once a
+    second, to the routers of further slots every 5 s; absent: those that came before hold. `now` (ms) is the member's
+    time, absent where all processes have the same clock.
     """
 
-    metrics: dict[str, float] = msgspec.field(name="figures")
+    metrics: dict[str, float] | None = msgspec.field(default=None, name="figures")
     now: Milliseconds | None = None
 
 

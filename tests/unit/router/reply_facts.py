@@ -54,7 +54,7 @@ def members() -> Members:
         known = found.get(member)
         assert known is not None
         match body:
-            case MemberHeartbeat(metrics=metrics):
+            case MemberHeartbeat(metrics=dict(metrics)):
                 known.metrics = metrics
             case CoverageReport(rows=rows):
                 known.coverage = dict(rows)

@@ -336,6 +336,10 @@ def test_metrics_coverage_and_reports_are_kept(place: Place) -> None:
     known = place.members.get(GATEWAY)
     assert known is not None
     assert known.metrics == {"frames_in_total": 3.0}
+    place.send(GATEWAY, MemberHeartbeat(now=NOW_MS))
+    assert known.metrics == {"frames_in_total": 3.0}, "one without metrics changes none"
+    place.send(GATEWAY, MemberHeartbeat(metrics={}))
+    assert known.metrics == {}
     assert known.links == links
     assert known.clock.apart_ms is not None
     assert place.members.coverage() == {"cam": 0.5}

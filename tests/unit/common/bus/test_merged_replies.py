@@ -64,6 +64,23 @@ def test_the_stats_of_several_slots_have_each_stream_and_each_process_once() -> 
     assert merged.missing_slots is msgspec.UNSET
 
 
+def test_the_metrics_of_a_process_are_those_that_it_told_last_whichever_slot_it_joined_first() -> None:
+    def told(slot: int, up_s: float) -> StatsReply:
+        reply = of_slot(slot)
+        rows = [
+            msgspec.structs.replace(row, alive_s=100.0 - slot, metrics={"uptime_seconds": up_s, "sockets": up_s})
+            for row in reply.members
+        ]
+        return msgspec.structs.replace(reply, members=rows)
+
+    merged = merge_stats({0: told(0, 95.0), 1: told(1, 99.0), 2: told(2, 94.0)}, slots=3)
+    assert [(row.id, row.alive_s, row.metrics["sockets"]) for row in merged.members] == [
+        ("a", 100.0, 99.0), ("b", 100.0, 99.0),
+    ]  # fmt: skip
+    assert merged.totals is not None
+    assert merged.totals.connections == 198
+
+
 def test_replies_without_streams_have_the_number_of_all() -> None:
     short, former = of_slot(0), of_slot(1, "b")
     short = msgspec.structs.replace(short, totals=msgspec.structs.replace(short.totals, streams=5))

@@ -12,10 +12,12 @@ from tests.kit.clients import eventually
 from tests.kit.memory_transport import MemoryBus
 from watchout.common.bus.client import MAX_PENDING
 from watchout.common.bus.messages import (
+    BARE_HEARTBEAT_LEVEL,
     FromMember,
     FromRouter,
     Hello,
     LinkReport,
+    MemberHeartbeat,
     Message,
     OwnerLookup,
     OwnerReply,
@@ -27,7 +29,7 @@ from watchout.common.bus.messages import (
     decode_from_member,
     encode,
 )
-from watchout.common.bus.router_links import RouterLinks
+from watchout.common.bus.router_links import METRICS_ELSEWHERE_EVERY_S, RouterLinks
 from watchout.common.bus.slots import slot_of
 from watchout.common.errors import RouterUnavailable
 
@@ -131,6 +133,45 @@ async def test_a_stream_is_asked_of_the_router_of_its_slot_alone(world: Callable
             r.slot for r in here.routers if any(isinstance(m, OwnerLookup) and m.stream == stream for m in r.heard)
         ]
         assert asked == [slot_of(stream, 3)]
+
+
+def _metrics_told(router: SmallRouter) -> list[bool]:
+    """Of each heartbeat since the last greeting, whether it had metrics."""
+    last = max(number for number, body in enumerate(router.heard) if isinstance(body, Hello))
+    return [body.metrics is not None for body in router.heard[last:] if isinstance(body, MemberHeartbeat)]
+
+
+async def test_metrics_go_to_one_router_each_second_and_to_the_others_now_and_then(
+    world: Callable[[int], World],
+) -> None:
+    here = world(3)
+    for router, level in zip(here.routers, (BARE_HEARTBEAT_LEVEL, BARE_HEARTBEAT_LEVEL, 3), strict=True):
+        router.level = level
+    await here.live()
+    await asyncio.sleep(60)
+    first, second, former = map(_metrics_told, here.routers)
+    assert first[0], "a router that has just been joined is told them at once"
+    assert second[0]
+    assert all(former), "a router of the former release takes none without them"
+    assert len(first) == pytest.approx(len(former), abs=2)
+    assert len(first) > 2 * sum(first) > 80, "each second, not with each heartbeat"
+    assert sum(second) == pytest.approx(60 / METRICS_ELSEWHERE_EVERY_S, abs=2)
+    await here.routers[0].close()
+    await eventually(lambda: here.links.missing == (0,))
+    before = sum(_metrics_told(here.routers[1]))
+    await asyncio.sleep(20)
+    assert sum(_metrics_told(here.routers[1])) - before > 15, "it is the first one that is there"
+    successor = SmallRouter(here.bus, 0, epoch=6)
+    successor.level = BARE_HEARTBEAT_LEVEL
+    here.routers.append(successor)
+    await here.live()
+    await eventually(lambda: any(isinstance(body, MemberHeartbeat) for body in successor.heard))
+    assert _metrics_told(successor)[0]
+    heard = len(successor.heard)
+    here.links.send_heartbeats()
+    await eventually(lambda: len(successor.heard) > heard)
+    assert isinstance(last := successor.heard[heard], MemberHeartbeat)
+    assert last.metrics is not None, "who is asked tells them now"
 
 
 async def test_each_slot_is_joined_told_and_lost_by_itself(world: Callable[[int], World]) -> None:

@@ -269,3 +269,12 @@ def test_the_json_has_keys_that_say_what_they_are() -> None:
     found = json.loads(msgspec.json.encode(seen(facts())))
     assert set(found) == {"cluster", "hosts", "slots", "spares", "links", "linksTotal", "nats", "missing", "notes"}
     assert {"slot", "state", "router", "host", "epoch", "leaseAgeS", "streams"} <= set(found["slots"][0])
+
+
+def test_sockets_and_age_of_a_process_are_those_that_it_told_last_whichever_slot_heard_it_last() -> None:
+    early = gateway("a", up_s=58.0, sockets=1, silent_s=0.0)
+    late = gateway("a", up_s=60.0, sockets=9, silent_s=0.4)
+    for members in ([early], [late]), ([late], [early]):
+        drawn = draw(facts(answers={0: answer(0, members=members[0]), 1: answer(1, "b", members=members[1])}))
+        (row,) = [one for host in drawn.hosts for one in host.processes if one.kind == "gateway"]
+        assert (row.up_s, row.sockets, row.silent_s) == (60.0, 9, 0.0)
