@@ -79,6 +79,27 @@ class ProcessRow:
         return max(up - (self.before.get(metric_names.UPTIME_SECONDS, 0.0) if self.before is not None else 0.0), 1e-3)
 
 
+def to_compare(reply: StatsReply, last: StatsReply, before: StatsReply | None) -> StatsReply:
+    """Return the reply with which `render` compares one: the last one, with older rows where they are needed.
+
+    A process tells its metrics once a second. One that told none since the last reply is shown as it was then.
+
+    Args:
+        reply: The router's reply.
+        last: The one before it.
+        before: What that one was compared with; None: with nothing.
+
+    """
+    now = {member.id: member.metrics for member in reply.members}
+    older = {} if before is None else {member.id: member for member in before.members}
+    return msgspec.structs.replace(
+        last,
+        members=[
+            older.get(member.id, member) if now.get(member.id) == member.metrics else member for member in last.members
+        ],
+    )
+
+
 def render(
     reply: StatsReply, *, before: StatsReply | None = None, width: int, rows: int, own_id: str | None = None
 ) -> RenderableType:
@@ -86,7 +107,7 @@ def render(
 
     Args:
         reply: The router's reply.
-        before: The reply before this one. With it, counters are shown per second; without it, as totals.
+        before: A reply before this one (`to_compare`). With it, counters are shown per second; without it, as totals.
         width: Width of the terminal, in characters.
         rows: Streams that are shown at most; the others are counted.
         own_id: Member id of the command itself, in hexadecimal, which is not shown.

@@ -21,7 +21,7 @@ from watchout.common.metrics import with_former_names
 from watchout.common.settings import Settings
 from watchout.ctl.bus_client import UNEXPECTED_REPLY, joined, whole_stats
 from watchout.ctl.environment import Failure, home_option, read_environment, run
-from watchout.ctl.stats_view import MAX_PROCESSES, render
+from watchout.ctl.stats_view import MAX_PROCESSES, render, to_compare
 from watchout.ctl.terminal import printable
 
 DEFAULT_ROWS: Final = 20
@@ -62,6 +62,7 @@ async def _show(settings: Settings, *, as_json: bool, every_s: float | None, row
 
 
 async def _watch(links: RouterLinks, console: Console, every_s: float, rows: int) -> None:
+    last: StatsReply | None = None
     before: StatsReply | None = None
     with contextlib.ExitStack() as stack:
         show: Callable[[RenderableType], None] = console.print
@@ -73,11 +74,12 @@ async def _watch(links: RouterLinks, console: Console, every_s: float, rows: int
                 body = await _ask(links)
             except Failure as failure:
                 show(Text(f"{failure.message}; waiting for it", "yellow"))
-                before = None
+                last = before = None
             else:
+                before = None if last is None else to_compare(body, last, before)
                 fitting = _fitting(rows, body, console) if console.is_terminal else rows
                 show(render(body, before=before, width=console.width, rows=fitting, own_id=links.own_id))
-                before = body
+                last = body
             await asyncio.sleep(every_s)
 
 

@@ -17,7 +17,7 @@ from tests.kit.ctl_command import Ctl, Start
 from tests.kit.fake_gateway import until
 from tests.kit.stats_router import FakeRouter
 from watchout.common.bus.reply_records import StatsReply, read_reply
-from watchout.ctl.stats_view import compact, duration, render
+from watchout.ctl.stats_view import compact, duration, render, to_compare
 
 NOW_MS = int(time.time() * 1000)
 
@@ -114,6 +114,26 @@ def test_the_first_answer_shows_totals_and_the_next_one_rates() -> None:
     assert "in/s" in text
     gateway = next(line for line in text.splitlines() if line.startswith("gateway.1"))
     assert "1.2M" in gateway  # 1 234 567 frames in the one second between the two
+
+
+def test_a_process_that_told_nothing_new_is_shown_with_its_last_rates() -> None:
+    """Processes tell their metrics once a second, and somebody may look four times."""
+    first, second, third = (read_reply(body(scale=scale), StatsReply) for scale in (1, 2, 3))
+
+    def gateway(reply: StatsReply, before: StatsReply) -> list[str]:
+        out = StringIO()
+        Console(file=out, width=140, highlight=False).print(render(reply, before=before, width=140, rows=9))
+        return next(line.split() for line in out.getvalue().splitlines() if line.startswith("gateway.1"))
+
+    before = to_compare(second, first, None)
+    assert before == first
+    shown = gateway(second, before)
+    for _ in range(3):
+        before = to_compare(second, second, before)
+        assert gateway(second, before) == shown
+        assert before.router == second.router, "the router's own metrics are those of now"
+    assert to_compare(third, second, before) == second
+    assert to_compare(second, second, None) == second, "there is nothing older"
 
 
 def test_a_bridge_has_a_row_with_its_service_and_its_coverage() -> None:
