@@ -7,6 +7,8 @@ import contextlib
 import json
 import mmap
 import socket
+import ssl
+import threading
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import pytest_runtest_protocol
 from tests.kit import left_open, rewriting
+from tests.kit.certificates import make_certificate, make_key, pem
 from tests.kit.cluster_leases import Tenure, longest_overlap_s, tenures_of
 from tests.kit.examples import FAST_LIMIT, THOROUGH_FACTOR, THOROUGH_LIMIT, apply_profile, scaled, seeded, seeds
 from tests.kit.page_memory import own_bytes
@@ -126,6 +129,31 @@ def test_a_connection_that_is_left_open_is_named_when_its_loop_is_closed(closed:
     left = left_open.take()
     assert len(left) == (not closed)
     assert all(f"raddr=('127.0.0.1', {port})" in each for each in left)
+
+
+def test_a_closed_connection_with_tls_is_given_time_until_its_peer_closes_it(tmp_path: Path) -> None:
+    key = make_key()
+    (tmp_path / "pem").write_bytes(pem(key) + make_certificate(key))
+    there, here = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    there.load_cert_chain(tmp_path / "pem")
+    here.check_hostname, here.verify_mode = False, ssl.CERT_NONE
+    loop, may_close = asyncio.new_event_loop(), threading.Event()
+
+    def peer(server: socket.socket) -> None:
+        with there.wrap_socket(server.accept()[0], server_side=True):
+            may_close.wait(30)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=peer, args=[server])
+        thread.start()
+        port = server.getsockname()[1]
+        transport, _ = loop.run_until_complete(loop.create_connection(asyncio.Protocol, "127.0.0.1", port, ssl=here))
+        transport.close()
+        loop.run_until_complete(asyncio.sleep(0))
+        threading.Timer(0.1, may_close.set).start()
+        loop.close()
+        thread.join()
+    assert left_open.take() == []
 
 
 @pytest.mark.parametrize(("of_file", "counts"), [(False, True), (True, False)])
