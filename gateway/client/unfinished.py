@@ -19,8 +19,8 @@ from watchout.gateway.client.frame_reader import SCRATCH_BYTES
 
 #: Bytes of unfinished heads and messages of all unauthenticated clients together.
 UNAUTHENTICATED_BYTES: Final = 12 << 20
-#: Half of a budget is for what was read at once and waits; beyond it so many bytes are read at once. The other half is
-#: for messages that have begun and whose rest has not come.
+#: Bytes of a client that are read at once when half of a budget is taken. That half is for bytes that were read and
+#: wait, the other for messages that have begun and whose rest has not come.
 LEAST_READ_BYTES: Final = 4096
 #: A connection that holds less than this is not counted.
 FREE_BYTES: Final = 2048
