@@ -47,8 +47,9 @@ SAVE_EVERY_S: Final = 0.5
 SHARES_EVERY_S: Final = 2.0
 #: Seconds between two checks for alerts that nobody acknowledged in time.
 ESCALATE_EVERY_S: Final = 1.0
-#: Seconds after which the router starts although its records are not there yet; they are added when they come.
-RECORDS_WAIT_S: Final = 2.0
+#: Seconds after which the router starts although its records are not there yet; they are added when they come. Claims
+#: wait for `SYNC_GRACE_S` more, so that only shares are looked up without what comes meanwhile.
+RECORDS_WAIT_S: Final = 0.5
 
 _log: Final = log.get("router.slot_router")
 

@@ -72,6 +72,13 @@ class KeyValue(Protocol):
             BucketUnavailable: They cannot be listed now.
         """
 
+    async def is_led_here(self) -> bool:
+        """Return whether the server that decides in the bucket runs on this machine, and this process uses it.
+
+        Raises:
+            BucketUnavailable: It is not known now: nobody decides, or the store cannot be asked.
+        """
+
 
 class Broadcast(Protocol):
     """Short messages between processes of one kind, of which none comes late and any may be lost."""

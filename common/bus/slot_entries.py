@@ -68,6 +68,7 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
         pid: Its process id, for operators; 0: it does not say.
         version: Its version, for operators.
         up_s: Seconds since it started, for operators.
+        leader_here: The NATS server of its machine leads the bucket of leases: others have the slots, if there are any.
     """
 
     router: RouterId
@@ -79,6 +80,7 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
     pid: Annotated[int, msgspec.Meta(ge=0)] = 0
     version: Text = ""
     up_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    leader_here: bool = False
 
 
 def decode_entry(data: bytes | None) -> SlotEntry | None:

@@ -41,6 +41,11 @@ class StrictClient(Client):
         self.demand_tls = demand_tls
         self.greeting: dict[str, Any] = {}
 
+    @property
+    def server_name(self) -> str:
+        """The name of the server, as JetStream calls it; empty before it has said it."""
+        return str(self.greeting.get("server_name") or "")
+
     def abandon(self, *, linger_s: float = LINGER_S) -> None:
         """Close the socket and end the tasks of nats-py, in whatever state they are; a second call changes nothing.
 

@@ -38,6 +38,8 @@ class SiteProcess(Part, frozen=True):
     silent_s: float | None = None
     not_joined: list[int] = []
     lost_s: float | None = None
+    #: Of a router: the NATS server of its host leads the bucket of leases.
+    leader_here: bool = False
     #: Where it accepts frames of others.
     frames_at: str | None = None
 
@@ -165,11 +167,16 @@ def draw(facts: Facts) -> Picture:
         cluster=facts.cluster,
         hosts=hosts,
         slots=[_slot(facts, slot) for slot in range(_slots_of(facts))],
-        spares=sorted(f"{process.name} of {host}" for host, process in routers if not process.slots),
+        spares=sorted(_spare(host, process) for host, process in routers if not process.slots),
         links=links,
         links_total=total,
         nats=_nats(facts),
     )
+
+
+def _spare(host: str, process: SiteProcess) -> str:
+    """Return what a router without slots is called; its place says why it has none."""
+    return f"{process.name} of {host}{', where the leases are led' if process.leader_here else ''}"
 
 
 def _slots_of(facts: Facts) -> int:
@@ -197,7 +204,7 @@ def _routers(facts: Facts) -> list[tuple[str, SiteProcess]]:
             printable(beat.host) or facts.host,
             SiteProcess(
                 kind="router", name=printable(beat.name) or name, pid=beat.pid, version=printable(beat.version),
-                up_s=beat.up_s if beat.pid else None,
+                up_s=beat.up_s if beat.pid else None, leader_here=beat.leader_here,
             ),
         )
         for name, beat in beats.items()

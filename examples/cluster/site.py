@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import re
 import secrets
@@ -177,6 +178,16 @@ class Site:
                 if ended or time.monotonic() > until:
                     raise Failed(f"host {host.name} {'ended' if ended else 'is not healthy'}:\n{host.last_lines()}")
                 await asyncio.sleep(0.1)
+
+    def host_with_slot(self, slot: int) -> Host:
+        """The host whose router has a slot; one of three has none. Raises `Failed`."""
+        command = [str(self.home / "on"), "b", "watchout-ctl", "cluster", "--json"]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=READY_S, check=False).stdout
+        try:
+            found = json.loads(said)["slots"][slot]["host"]
+            return next(host for host in self.hosts if f"host-{host.name}" == found)
+        except (ValueError, LookupError, StopIteration):
+            raise Failed(f"slot {slot} has no router:\n{said[-2000:]}") from None
 
     def lose(self, host: Host) -> None:
         """Lose a host with all that runs there, without a word to anybody."""

@@ -7,6 +7,7 @@ starts and stops are `SlotRouter`s.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from watchout.common.errors import StartError
 from watchout.common.process import about
 from watchout.common.service import Tasks
 from watchout.router.slots.commands import Command, CompareAndSet, Known, Read, SendBeat, StartRouter, StopRouter
-from watchout.router.slots.lease import LeaseMachine
+from watchout.router.slots.lease import SILENCE_S, LeaseMachine
 from watchout.router.slots.slot_state import Role
 
 #: Seconds between two ticks of the machine.
@@ -32,6 +33,8 @@ SHAPE_WAIT_S: Final = 3.0
 #: Seconds between two attempts to read the shape; from a success to the next one; and between two log lines about the
 #: store.
 SHAPE_EVERY_S: Final = 1.0
+#: Seconds between two looks where the leader of the store is.
+LEADER_EVERY_S: Final = 5.0
 SHAPE_AGAIN_S: Final = 30.0
 LOG_EVERY_S: Final = 60.0
 #: Seconds that the router of a slot gets to write its records before the slot is released.
@@ -125,6 +128,7 @@ class SlotKeeper:
         self._shape_logged_at = float("-inf")
         self._ticking: supervisor.Periodic | None = None
         self._agreeing: supervisor.Periodic | None = None
+        self._looking: supervisor.Periodic | None = None
         self._beats = open_beats(self._on_beat)
         self.counts = LeaseCounts()
 
@@ -155,8 +159,11 @@ class SlotKeeper:
         while not self._agreed and self._loop.time() < until:
             if not await self._agree():
                 await asyncio.sleep(TICK_S)
-        if not self._agreed:
+        if self._agreed:
+            await self._look_for_leader()
+        else:
             self._log_shape(f"the key-value store of the cluster cannot be used: {self._why}")
+        self._looking = supervisor.current().every(LEADER_EVERY_S, self._look_for_leader, "leader of the store")
         self._agreeing = supervisor.current().every(SHAPE_EVERY_S, self._agree_later, "shape of the cluster")
         self._ticking = supervisor.current().every(TICK_S, self._tick, "leases", first_s=0.0)
 
@@ -167,7 +174,7 @@ class SlotKeeper:
             async with asyncio.timeout(LEAVE_S):
                 await self._is_gone.wait()
         except TimeoutError:
-            _log.warning("slots were not released in time, others take them after 3 s", slots=self.held)
+            _log.warning(f"slots were not released in time, others take them after {SILENCE_S:g} s", slots=self.held)
 
     async def finished(self) -> None:
         """Wait until the routers that had slots have sent what they accepted."""
@@ -176,7 +183,7 @@ class SlotKeeper:
 
     async def stop(self) -> None:
         """End what still runs."""
-        for periodic in (self._ticking, self._agreeing):
+        for periodic in (self._ticking, self._agreeing, self._looking):
             if periodic is not None:
                 periodic.cancel()
         for place in self._places:
@@ -230,6 +237,11 @@ class SlotKeeper:
         if now - self._shape_logged_at >= LOG_EVERY_S:
             self._shape_logged_at = now
             _log.error(text)
+
+    async def _look_for_leader(self) -> None:
+        """Tell the machine whether the leader of the store is on this host; what is not known now stays as it was."""
+        with contextlib.suppress(BucketUnavailable):
+            self._machine.leader_seen(await self._store.is_led_here(), self._loop.time())
 
     # ── events and commands ──────────────────────────────────────────────────────────────────────────────────────
 

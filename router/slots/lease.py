@@ -15,6 +15,9 @@ writes go through: a taker has to hear no beat for `SILENCE_S`, and its write su
 for `UNCHANGED_S`. Each new holder has a higher epoch, and members refuse words of a lower epoch than the highest that
 they know. So what a holder does that was stopped, or cut off, has no effect where its successor is known, whatever the
 clocks say.
+
+A host may be lost with the server that leads the store and with routers: their slots cannot be taken before the store
+has a new leader. So a process on the leader's host has slots only while there is no process elsewhere to have them.
 """
 
 from __future__ import annotations
@@ -36,12 +39,12 @@ RENEW_S: Final = 1.0
 STEP_DOWN_S: Final = 10.0
 #: A slot may be taken when no beat has named it for so long, and its entry was the same for so long, in seconds. The
 #: second is longer than `RENEW_S`, so that a holder whose writes go through keeps the slot even if nobody hears it.
-SILENCE_S: Final = 3.0
-UNCHANGED_S: Final = 2.5
+SILENCE_S: Final = 2.0
+UNCHANGED_S: Final = 1.8
 #: A process reads the entry before it writes, when what it knows is so old, in seconds: less than `UNCHANGED_S`, after
 #: which the slot may have another holder. Where the store was lost meanwhile, the revision that this process knows may
 #: be of an entry of the other.
-STALE_S: Final = 2.4
+STALE_S: Final = 1.7
 #: A process that has just begun listens so long for beats before it takes a slot that has no entry, in seconds.
 LISTEN_S: Final = 1.2
 #: Without an event for so long, in seconds, the process did not run.
@@ -55,18 +58,25 @@ REQUEST_S: Final = 2.0
 RETRY_S: Final = 0.4
 CONFLICT_S: Final = 0.1
 RAISE_EVERY_S: Final = 1.0
+#: A holder that begins anew exceeds the epoch that a member knows by up to so much, by a hash of the process: one that
+#: took the slot after that epoch, and of which nobody knows, will hardly have had the same.
+EPOCH_STEPS: Final = 1000
 #: Whoever has fewer slots comes first: seconds by which a taker waits for each slot that it has already; and the most
 #: by which it waits besides, by a hash of (process, slot), so that several do not all begin with the same slot.
 TAKE_DELAY_S: Final = 0.2
 SPREAD_S: Final = 0.15
+#: A process on the host of the store's leader waits so much longer while others may take the slot, in seconds.
+LEADER_DELAY_S: Final = 1.0
+#: A change of the leader counts when it has lasted for so long, in seconds: servers that are restarted one after the
+#: other move it several times.
+LEADER_STEADY_S: Final = 15.0
 #: A released slot is left to its heir for so long, in seconds.
 HEIR_S: Final = 1.5
 #: A slot is given away when the numbers of slots have been the same for so long; to a process that did not take the
 #: last one, after so long, in seconds.
+#: A process that is silent is forgotten after `SPURNED_S` too.
 GIVE_AFTER_S: Final = 3.0
 SPURNED_S: Final = 60.0
-#: A process of which no beat was heard for so long is no heir, and is forgotten after `SPURNED_S`, in seconds.
-PEER_LOST_S: Final = 1.5
 #: A released slot is named in beats for so long, in seconds.
 TELL_RELEASED_S: Final = 2.0
 
@@ -83,6 +93,7 @@ class LeaseMachine:
         began: Now, at the start; later, when the process went on after a stall.
         name: The name of the process, for operators.
         host: Its machine, for operators.
+        leader_here: Whether the server that leads the store is on this machine; None: that was never known.
     """
 
     me: str
@@ -93,6 +104,8 @@ class LeaseMachine:
     slots: list[SlotState] = field(init=False)
     peers: dict[str, Peer] = field(default_factory=dict, init=False)
     leaving: bool = field(default=False, init=False)
+    leader_here: bool | None = field(default=None, init=False)
+    _leader_moved_at: float | None = field(default=None, init=False)
     _requests: int = field(default=0, init=False)
     _beat_at: float = field(default=float("-inf"), init=False)
     _changed_at: float = field(init=False)
@@ -100,11 +113,14 @@ class LeaseMachine:
     _released: dict[int, tuple[float, SlotBeat]] = field(default_factory=dict, init=False)
     _given: dict[int, str] = field(default_factory=dict, init=False)
     _spread: tuple[float, ...] = field(init=False)
+    #: What this process adds to the highest epoch when it begins anew.
+    _epoch_step: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.slots = [SlotState() for _ in range(self.count)]
         self._changed_at = self._ran_at = self.began
         self._spread = tuple(_spread(self.me, slot) for slot in range(self.count))
+        self._epoch_step = 1 + int(_hashed(self.me) * EPOCH_STEPS)
 
     @property
     def held(self) -> list[int]:
@@ -148,7 +164,7 @@ class LeaseMachine:
         if peer is None or peer.held != len(beat.held):
             spurned_at = peer.spurned_at if peer else float("-inf")
             peer = self.peers[beat.router] = Peer(len(beat.held), now, now, spurned_at=spurned_at)
-        peer.heard_at, peer.leaving = now, beat.leaving
+        peer.heard_at, peer.leaving, peer.leader_here = now, beat.leaving, beat.leader_here
         for row in beat.held:
             if row.slot < self.count:
                 self._heard_held(beat, row, now)
@@ -220,6 +236,15 @@ class LeaseMachine:
             self._failed(state, now)
         return commands + self._run(now, now_ms)
 
+    def leader_seen(self, is_here: bool, now: float) -> None:
+        """Note whether the server that leads the store is on this machine."""
+        if self.leader_here is None or is_here == self.leader_here:
+            self.leader_here, self._leader_moved_at = is_here, None
+        elif self._leader_moved_at is None:
+            self._leader_moved_at = now
+        elif now - self._leader_moved_at >= LEADER_STEADY_S:
+            self.leader_here, self._leader_moved_at = is_here, None
+
     def epoch_seen(self, slot: int, epoch: int, now: float, now_ms: int) -> list[Command]:
         """Handle that a member of a slot knows this epoch."""
         commands = self._expire(now)
@@ -264,12 +289,11 @@ class LeaseMachine:
     def _expire(self, now: float) -> list[Command]:
         """Step down from slots of which no write succeeded for `STEP_DOWN_S`.
 
-        Time in which this process did not run is no silence of others: it listens anew.
+        Time in which this process did not run is no silence of others: it listens anew. What it knows of the slots
+        stays as old as it is, and is read before a write: the store may have been lost meanwhile, with all revisions.
         """
         if now - self._ran_at > STALL_S:
             self.began = now
-            for state in self.slots:
-                state.known_at = now
         self._ran_at = now
         commands: list[Command] = []
         for slot, state in enumerate(self.slots):
@@ -291,7 +315,7 @@ class LeaseMachine:
                 return []
             return self._write(slot, state, Purpose.RELEASE, max(state.epoch, state.highest), now)
         if state.raising:
-            return self._write(slot, state, Purpose.RAISE, state.highest + 1, now)
+            return self._write(slot, state, Purpose.RAISE, state.highest + self._epoch_step, now)
         if now - state.confirmed_at >= RENEW_S:
             return self._write(slot, state, Purpose.RENEW, state.epoch, now)
         return []
@@ -313,7 +337,10 @@ class LeaseMachine:
             return []
         if now - max(state.read_at, state.known_at) >= STALE_S:
             return [self._ask(slot, state, now)]
-        if now < state.wanted_at + TAKE_DELAY_S * len(self.held) + self._spread[slot]:
+        wait_s = TAKE_DELAY_S * len(self.held) + self._spread[slot]
+        if self.leader_here and any(not each.leader_here and each.may_take(now) for each in self.peers.values()):
+            wait_s += LEADER_DELAY_S
+        if now < state.wanted_at + wait_s:
             return []
         return self._write(slot, state, Purpose.TAKE, max(now_ms, state.highest + 1), now)
 
@@ -367,27 +394,36 @@ class LeaseMachine:
         return StopRouter(slot, why, tell=True)
 
     def _give(self, now: float, commands: list[Command]) -> None:
-        """Give a slot to a process that has fewer by two at least, when nothing has changed for a while."""
+        """Give a slot to a process that has fewer by two at least, when nothing has changed for a while.
+
+        From the host of the store's leader any slot is given to a process elsewhere, and none is given there.
+        """
         for name in [name for name, peer in self.peers.items() if now - peer.heard_at > SPURNED_S]:
             del self.peers[name]
         mine = [slot for slot, state in enumerate(self.slots) if state.role is Role.HELD]
         steady = now - self._changed_at >= GIVE_AFTER_S and len(mine) == len(self.held)
-        if self.leaving or len(mine) < 2 or not steady:
+        if self.leaving or not mine or not steady:
             return
         heirs = [
-            (peer.held, name)
+            (peer.leader_here, peer.held, name)
             for name, peer in self.peers.items()
-            if now - peer.heard_at <= PEER_LOST_S
+            if peer.may_take(now)
             and now - peer.since >= GIVE_AFTER_S
-            and not peer.leaving
             and now - peer.spurned_at >= SPURNED_S
+            and (self.leader_here or not peer.leader_here)
         ]
-        if not heirs or len(mine) - min(heirs)[0] < 2:
+        if not heirs:
             return
-        heir = min(heirs)[1]
+        heir_has_leader, held, heir = min(heirs)
+        if self.leader_here and not heir_has_leader:
+            why = "the NATS server of this host leads the bucket of leases"
+        elif len(mine) - held >= 2:
+            why = "another process has fewer slots"
+        else:
+            return
         slot = max(mine, key=lambda each: self._spread[each])
         self._given[slot] = heir
-        commands.append(self._go(slot, self.slots[slot], heir, "another process has fewer slots"))
+        commands.append(self._go(slot, self.slots[slot], heir, why))
 
     def _heard_held(self, beat: Beat, row: SlotBeat, now: float) -> None:
         """Note who has a slot, as its beat says."""
@@ -476,10 +512,15 @@ class LeaseMachine:
         )
         self._released = {slot: each for slot, each in self._released.items() if now - each[0] < TELL_RELEASED_S}
         released = tuple(row for _, row in self._released.values())
-        return SendBeat(Beat(self.me, held, released, self.leaving, self.name, self.host))
+        leader_here = bool(self.leader_here)
+        return SendBeat(Beat(self.me, held, released, self.leaving, self.name, self.host, leader_here=leader_here))
 
 
 def _spread(me: str, slot: int) -> float:
     """Return by how many seconds a process waits for a slot, 0 to `SPREAD_S`."""
-    digest = hashlib.blake2b(f"{me} {slot}".encode(), digest_size=2).digest()
-    return SPREAD_S * int.from_bytes(digest, "big") / 65536
+    return SPREAD_S * _hashed(f"{me} {slot}")
+
+
+def _hashed(text: str) -> float:
+    """Return a hash of a text, from 0 to below 1."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=2).digest(), "big") / 65536

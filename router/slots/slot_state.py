@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
 from watchout.common.bus.slot_entries import SlotEntry
 from watchout.router.slots.commands import Known
+
+#: A process of which no beat was heard for so long takes no slot, in seconds.
+PEER_LOST_S: Final = 1.5
 
 
 class Role(enum.Enum):
@@ -78,10 +82,18 @@ class SlotState:
 
 @dataclass(slots=True)
 class Peer:
-    """Another router process, as its beats tell; owned by `LeaseMachine`. `since` is when its slots changed last."""
+    """Another router process, as its beats tell; owned by `LeaseMachine`.
+
+    `since` is when the number of its slots changed last, `leader_here` whether it is on the host of the store's leader.
+    """
 
     held: int
     since: float
     heard_at: float
     leaving: bool = False
+    leader_here: bool = False
     spurned_at: float = float("-inf")
+
+    def may_take(self, now: float) -> bool:
+        """Return whether it is there, and takes slots."""
+        return now - self.heard_at <= PEER_LOST_S and not self.leaving

@@ -49,8 +49,7 @@ async def test_a_router_that_was_stopped_and_has_a_successor_says_nothing_that_c
 ) -> None:
     """SIGSTOP makes two live routers of one slot for a moment: it wakes as one that has the slot."""
     holders = await asyncio.to_thread(site.shared_slots)
-    slot = next(slot for slot, holder in holders.items() if holder.host == 2)
-    old = holders[slot].process
+    slot, old = next((slot, holder.process) for slot, holder in holders.items())
     async with scene_of_each_slot(site, clients, viewers_at=(1, 2)) as made:
         alerts = AlertsOfStreams(made)
         async with alerts.posting(5):

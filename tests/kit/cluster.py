@@ -43,8 +43,6 @@ FIGURES: Final = bool(os.environ.get("WATCHOUT_TEST_FIGURES"))
 PATIENCE: Final = 1.0 if FIGURES else 15.0
 #: After a fault there is one truth again within this.
 HEALED_S: Final = 5.0 * PATIENCE
-#: NATS servers elect a new leader of a bucket within this; the first attempt may fail.
-NATS_ELECTS_S: Final = 10.0
 #: A NATS user who may do everything: the operator who deletes a bucket. Also the password.
 OPERATOR: Final = "operator"
 #: Slots of the site: the default.
@@ -154,12 +152,11 @@ class Site:
             self.wait_for_nats(server)
         poll(self._has_leaders, COMES_S, "the buckets have no leader")
 
-    def elects_s(self, index: int) -> float:
-        """How long nobody has a slot's lease renewed or taken when this host is lost: its NATS server leads the bucket.
-
-        The other servers elect a new leader after 4 to 9 s, which nobody can set.
-        """
-        return NATS_ELECTS_S if self.leader_of_slots(1 if index == 0 else 0) == self.server(index).name else 0.0
+    def host_of_leader(self, at: int = 0) -> int | None:
+        """The index of the host whose NATS server leads the bucket of the slots, as that of `at` knows; None: none."""
+        names = [server.name for server in self.nats.servers]
+        leader = self.leader_of_slots(at)
+        return names.index(leader) if leader in names else None
 
     def leader_of_slots(self, at: int) -> str:
         """The NATS server that leads the bucket of the slots, as that of this host knows; empty: it knows of none."""
@@ -277,7 +274,7 @@ class Site:
         return found
 
     def shared_slots(self) -> dict[int, SlotHolder]:
-        """Wait until every host has a slot and no slot is on its way to another one; who has which."""
+        """Wait until each host has a slot, except that of the leases' leader, and none is on its way; who has which."""
         found: dict[int, SlotHolder] = {}
         since = time.monotonic()
 
@@ -290,7 +287,9 @@ class Site:
                 since = time.monotonic()
             hosts = {each.host for each in found.values()}
             at_rest = time.monotonic() - since > AT_REST_S
-            return at_rest and len(found) == SLOTS and hosts == set(range(len(self.machines)))
+            if not at_rest or len(found) != SLOTS:
+                return False
+            return hosts == set(range(len(self.machines))) - {self.host_of_leader()}
 
         poll(shared, SHARED_S, "the hosts do not share the slots")
         return found

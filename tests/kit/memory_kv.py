@@ -11,7 +11,8 @@ from watchout.common.bus.key_value import BucketUnavailable, BucketValue, Revisi
 class MemoryKeyValue:
     """One bucket, a `KeyValue`; several processes of a test share it.
 
-    `down`: every request fails. `lose_replies`: so many of the next writes are made, and their replies are lost.
+    `down`: every request fails. `led_here`: what `is_led_here` says. `lose_replies`: so many of the next writes are
+    made, and their replies are lost.
     """
 
     def __init__(self) -> None:
@@ -20,6 +21,7 @@ class MemoryKeyValue:
         self.down = False
         self.lose_replies = 0
         self.max_value_bytes = 900_000
+        self.led_here = False
         self.writes = 0
 
     async def read(self, key: str) -> BucketValue:
@@ -41,6 +43,10 @@ class MemoryKeyValue:
     async def keys(self, prefix: str) -> list[str]:
         await self._reached()
         return [key for key in self.values if key.startswith(f"{prefix}.")]
+
+    async def is_led_here(self) -> bool:
+        await self._reached()
+        return self.led_here
 
     def lose(self) -> None:
         """The bucket is deleted; revisions begin again."""

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from watchout.common.bus.slot_entries import Beat, SlotEntry
 from watchout.router.slots.commands import Command, CompareAndSet, Known, Read, SendBeat, StartRouter, StopRouter
-from watchout.router.slots.lease import LeaseMachine
+from watchout.router.slots.lease import LEADER_STEADY_S, STALE_S, UNCHANGED_S, LeaseMachine
 
 #: Seconds of a step, and what the clock of the first process shows at the start, in ms.
 STEP_S: Final = 0.5
@@ -100,6 +100,8 @@ class World:
         self.seq = 0
         self.written_at: dict[int, float] = {}
         self.lost_at = float("-inf")
+        #: Indexes of the processes on the host of the store's leader; None: they do not know.
+        self.led_at: frozenset[int] | None = None
         #: Requests and replies under way: when, the node's id, and what.
         self.late: list[tuple[float, str, Command, int | None]] = []
         self.owners: dict[tuple[int, int], str] = {}
@@ -154,6 +156,8 @@ class World:
                 continue
             if node.paused_until > self.now:
                 continue
+            if self.led_at is not None:
+                node.machine.leader_seen(index in self.led_at, self.now)
             self.speak(node)  # before its tick, as after a pause: what waits in its sockets may be handled first
             inbox, node.inbox = node.inbox, []
             for beat in inbox:
@@ -249,8 +253,8 @@ class World:
         if before.entry is not None:
             other = before.entry.router not in ("", name)
             age = self.now - self.written_at.get(slot, float("-inf"))
-            fresh = self.now - self.lost_at > (2.4 if node is not None else 15)  # revisions of before may match
-            if other and age < 2.5 and fresh:
+            fresh = self.now - self.lost_at > (STALE_S if node is not None else 15)  # revisions of before may match
+            if other and age < UNCHANGED_S and fresh:
                 raise Violation(f"{name} robbed {before.entry.router} of slot {slot}, written {age} s before")
             falls = entry.epoch < before.entry.epoch or (other and entry.epoch == before.entry.epoch)
             if falls and self.now - self.lost_at > 15:
@@ -321,6 +325,7 @@ class World:
             nodes.append((
                 tuple(node.running.items()), left(node.paused_until), left(node.deaf_until), left(node.cut_until),
                 node.fate, age(m.began, 4), age(m._beat_at, 1), m.leaving, len(node.inbox),
+                m.leader_here, m._leader_moved_at is not None and age(m._leader_moved_at, LEADER_STEADY_S),
                 tuple((age(node.confirmed[s], 11)) for s in node.running if s in node.confirmed),
                 tuple(
                     (s.role, order.get(s.epoch), age(s.confirmed_at, 11), known(s.known), age(s.known_at, 5),
@@ -339,4 +344,4 @@ class World:
         )  # fmt: skip
         store = tuple((slot, known(each), age(self.written_at.get(slot, -9), 4)) for slot, each in self.kv.items())
         late = tuple((at - now, names.get(n), type(c), r and r - seq) for at, n, c, r in self.late)
-        return tuple(nodes), members, store, late, age(self.lost_at, 16)
+        return tuple(nodes), members, store, late, age(self.lost_at, 16), self.led_at

@@ -414,6 +414,17 @@ MUTATIONS: Final = (
         ),
     ),
     Mutation(
+        name="lease-elsewhere",
+        rule="no slot stays on the host of the leases' leader while a router elsewhere can have it",
+        file="router/slots/lease.py",
+        before="        if self.leader_here and not heir_has_leader:\n",
+        after="        if False:\n",
+        unit=(
+            "tests/unit/router/slots/test_lease.py::test_slots_leave_the_host_that_the_leader_has_moved_to_and_has_stayed_at",
+        ),
+        e2e=("tests/integration/router/slots/test_faults.py::test_the_slots_are_where_the_leader_of_the_store_is_not",),
+    ),
+    Mutation(
         name="lease-released",
         rule="a router that ends releases its slots",
         file="router/slots/lease.py",

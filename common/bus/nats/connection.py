@@ -98,7 +98,7 @@ class NatsConnection:
         return self._client is not None
 
     @property
-    def client(self) -> Client | None:
+    def client(self) -> DialedClient | None:
         """The nats-py client while connected, for JetStream; None: not connected. Another one after each loss."""
         return self._client
 

@@ -99,6 +99,17 @@ class NatsKeyValue:
         start = len(self._subject(""))
         return [subject[start:] for subject in info.state.subjects or {}]
 
+    async def is_led_here(self) -> bool:
+        """Return whether the NATS server of this machine, in use here, leads the bucket. See `KeyValue.is_led_here`."""
+        js = await self._context()
+        try:
+            info = await _ask(lambda: js.stream_info(self._stream))
+        except (NatsError, TimeoutError, OSError, ValueError) as error:
+            raise self._unavailable(error) from None
+        client = self._connection.client
+        leader = None if info.cluster is None else info.cluster.leader  # None: a server without a cluster
+        return leader is not None and client is not None and client.is_here and client.server_name == leader
+
     # ── the bucket ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _subject(self, key: str) -> str:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import pytest
+from nats.errors import Error as NatsError
 
 from tests.kit.clients import eventually
 from tests.kit.nats_servers import NatsServer, NatsSite, make_site
 from tests.kit.nats_slots import COMES_S, SHARED_S, SlotHouse, Word, stream_of
 from tests.kit.processes import Watchout
 from watchout.common.bus.messages import CreateShare, QueryReply
+from watchout.common.bus.nats import dialing
 from watchout.common.errors import StartError
 from watchout.router.slots.kv_records import KvRecords
 from watchout.router.slots.lease import RENEW_S, REQUEST_S, RETRY_S, STEP_DOWN_S
@@ -37,8 +39,12 @@ def nats() -> Iterator[NatsSite]:
 
 
 @pytest.fixture
-async def house(nats: NatsSite, tmp_path: Path) -> AsyncIterator[SlotHouse]:
-    """Two slots; the test adds routers. All servers run again after it."""
+async def house(nats: NatsSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SlotHouse]:
+    """Two slots; the test adds routers. All servers run again after it.
+
+    The servers are of this machine, and count as servers elsewhere: who has which slot does not depend on the leader.
+    """
+    monkeypatch.setattr(dialing, "_is_here", lambda _address: False)
     made = SlotHouse(nats, tmp_path)
     yield made
     await made.close()
@@ -141,6 +147,30 @@ async def test_a_killed_leader_of_the_store_costs_no_lease(house: SlotHouse, nat
         assert house.lost() == 0
         assert house.epochs() == epochs
     await asyncio.to_thread(nats.start)
+
+
+async def test_the_slots_are_where_the_leader_of_the_store_is_not(
+    house: SlotHouse, nats: NatsSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each router uses a server of its own, which counts as the one of its host."""
+    monkeypatch.setattr(dialing, "_is_here", lambda _address: True)
+    await house.add_member()
+    for server in nats.servers:
+        await house.add_router(WATCHOUT_BUS=server.url)
+    await house.whole()
+
+    async def are_elsewhere() -> bool:
+        with contextlib.suppress(NatsError):  # there may be no leader now
+            leader = await house.leader()
+            held = [len(house.keeper(each).held) for each in house.routers]
+            return held == [0 if server is leader else 1 for server in nats.servers]
+        return False
+
+    await eventually(are_elsewhere, SHARED_S, "a slot is where the leader of the store is")
+    await asyncio.to_thread((await house.leader()).kill)
+    await house.claims(HEALED_S)
+    await asyncio.to_thread(nats.start)
+    await eventually(are_elsewhere, SHARED_S, "a slot is where the leader of the store has moved to")
 
 
 async def ended(server: NatsServer) -> None:

@@ -84,6 +84,14 @@ def text(picture: Picture, width: int = 140, rows: int = 20) -> str:
     return out.getvalue()
 
 
+def test_a_router_without_slots_on_the_host_of_the_leases_leader_is_called_so() -> None:
+    beats = {name: msgspec.structs.replace(beat, leader_here=beat.host == "c") for name, beat in site().beats.items()}
+    picture = seen(facts(site=site(beats=beats)))
+    assert picture.spares == ["router.1 of c, where the leases are led"]
+    assert (picture.missing, picture.notes) == ([], [])
+    assert "spare routers: router.1 of c, where the leases are led" in text(picture)
+
+
 def test_a_whole_site_misses_nothing_and_shows_everything() -> None:
     picture = seen(facts())
     assert (picture.missing, picture.notes) == ([], [])

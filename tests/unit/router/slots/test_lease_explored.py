@@ -93,12 +93,23 @@ def many() -> list[Fault]:
 
 
 def explore(
-    faults: Iterable[Fault], at: Iterable[float], *, most: int, skews_ms: tuple[int, ...] = (), nodes: int = 2
+    faults: Iterable[Fault],
+    at: Iterable[float],
+    *,
+    most: int,
+    skews_ms: tuple[int, ...] = (),
+    nodes: int = 2,
+    leader: int | None = None,
 ) -> int:
-    """Go through all histories with up to `most` of the faults, each at one of the times. Return how many steps."""
+    """Go through all histories with up to `most` of the faults, each at one of the times. Return how many steps.
+
+    `leader` is the process on the host of the store's leader, None: no process knows where that is.
+    """
     times, faults = set(at), list(faults)
     last, steps = max(times), 0
-    layer: dict[object, tuple[World, int]] = {"start": (World(nodes, skews_ms=skews_ms), 0)}
+    world = World(nodes, skews_ms=skews_ms)
+    world.led_at = None if leader is None else frozenset({leader})
+    layer: dict[object, tuple[World, int]] = {"start": (world, 0)}
     while True:
         following: dict[object, tuple[World, int]] = {}
         for world, used in layer.values():
@@ -150,6 +161,16 @@ def test_no_single_fault_at_any_time_breaks_a_promise(skews_ms: tuple[int, ...])
     assert explore(many(), EVERY_STEP, most=1, skews_ms=skews_ms) > 5000
 
 
+def move_leader(to: int, world: World) -> None:
+    world.led_at = frozenset({to})
+
+
+@pytest.mark.parametrize("leader", [0, 1])
+def test_no_fault_and_no_move_of_the_stores_leader_breaks_a_promise(leader: int) -> None:
+    moves = [partial(move_leader, to) for to in (0, 1)]
+    assert explore([*few(), *moves], TIMES, most=2, leader=leader) > 5000
+
+
 def losses() -> list[Fault]:
     """The store is lost, and whoever remembers the epochs too: only members know them."""
     return [lose_store, partial(crash, 0, 99.0), partial(crash, 1, 3.0)]
@@ -164,6 +185,8 @@ def test_who_slept_while_the_store_was_lost_takes_nothing_by_an_old_revision() -
     faults: list[Fault] = [partial(crash, 0, 3.0), partial(pause, 1, 5.0), lose_store]
     assert explore(faults, [2.0, 3.0, 4.5], most=3) > 500
     assert explore(faults, [2.0, 4.5], most=2, nodes=3) > 500
+    long: list[Fault] = [partial(isolate, 0, 12.0), partial(pause, 1, 12.0), lose_store]
+    assert explore(long, TIMES, most=3, skews_ms=(0, 600_000)) > 500
 
 
 @pytest.mark.skipif(not DEEP, reason=of_target("test-thorough"))
