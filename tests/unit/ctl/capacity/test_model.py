@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -163,7 +164,11 @@ def said(load: Load) -> str:
 def test_the_sentences_say_what_was_assumed() -> None:
     plain = said(Load(10, 10, 30_000))
     assert "1 viewer of each" in plain
-    assert "First limit: the CPU of the gateways, at 104 times this load. Then add: another gateway process." in plain
+    limit = re.search(
+        r"First limit: the CPU of the gateways, at (\d+) times this load\. Then add: another gateway process\.", plain
+    )
+    assert limit is not None, plain
+    assert 50 < int(limit[1]) < 300, "the figures change with each benchmark, not by so much"
     for words in ("TLS", "Bridges", "machine of", "in proportion", "between gateways"):
         assert words not in plain
     much = said(Load(500, 10, 60_000, viewers=20, ml_fps=10, tls=True, cores=16, network=10e9))
