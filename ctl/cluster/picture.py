@@ -175,7 +175,7 @@ def draw(facts: Facts) -> Picture:
 
 
 def _spare(host: str, process: SiteProcess) -> str:
-    """Return what a router without slots is called; its place says why it has none."""
+    """Return the name of a router without slots, with the reason where it has none on purpose."""
     return f"{process.name} of {host}{', where the leases are led' if process.leader_here else ''}"
 
 

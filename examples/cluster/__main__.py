@@ -229,7 +229,7 @@ def table(rows: Sequence[Felt]) -> Table:
 
 def how_to_use(site: Site) -> str:
     """Where the site is reached, and what can be done with it."""
-    on, one = f"{os.path.relpath(site.home)}/on", site.host_with_slot(0)
+    on, holder = f"{os.path.relpath(site.home)}/on", site.host_with_slot(0)
     lines = [
         "The site stands until Ctrl-C. In another terminal of this machine, as root:",
         *(f"  console of host {host.name}    {host.url}" for host in site.hosts),
@@ -240,7 +240,7 @@ def how_to_use(site: Site) -> str:
         f"                      {on} c watchout-ctl doctor",
         f"  watch               {on} c watchout-ctl watch door --token TOKEN",
         f"  break               kill -9 {site['b'].pid_of('nats-server')}   (the NATS server of host b)",
-        f"                      kill -9 {one.pid_of('watchout-router')}   (the router of host {one.name})",
+        f"                      kill -9 {holder.pid_of('watchout-router')}   (the router of host {holder.name})",
         f"  logs                {os.path.relpath(site.home)}/a/log, …/b/log, …/c/log",
     ]
     return "\n".join(lines)

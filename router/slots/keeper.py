@@ -33,10 +33,10 @@ SHAPE_WAIT_S: Final = 3.0
 #: Seconds between two attempts to read the shape; from a success to the next one; and between two log lines about the
 #: store.
 SHAPE_EVERY_S: Final = 1.0
-#: Seconds between two looks where the leader of the store is.
-LEADER_EVERY_S: Final = 5.0
 SHAPE_AGAIN_S: Final = 30.0
 LOG_EVERY_S: Final = 60.0
+#: Seconds between two looks where the leader of the store is.
+LEADER_EVERY_S: Final = 5.0
 #: Seconds that the router of a slot gets to write its records before the slot is released.
 STOP_S: Final = 1.0
 #: Seconds that a process that ends waits for its slots to be released.

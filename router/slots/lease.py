@@ -73,8 +73,7 @@ LEADER_STEADY_S: Final = 15.0
 #: A released slot is left to its heir for so long, in seconds.
 HEIR_S: Final = 1.5
 #: A slot is given away when the numbers of slots have been the same for so long; to a process that did not take the
-#: last one, after so long, in seconds.
-#: A process that is silent is forgotten after `SPURNED_S` too.
+#: last one, after so long, in seconds. A process that is silent is forgotten after `SPURNED_S` too.
 GIVE_AFTER_S: Final = 3.0
 SPURNED_S: Final = 60.0
 #: A released slot is named in beats for so long, in seconds.
