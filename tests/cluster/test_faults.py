@@ -183,7 +183,7 @@ async def test_a_partition_of_one_host_harms_nobody_else_and_heals(
     of_cut = [slot for slot, holder in holders.items() if holder.host == cut]
     rest = [host for host in range(3) if host != cut]
     async with scene_of_each_slot(site, clients, camera_at=rest[0], viewers_at=(*rest, cut)) as made:
-        alerts = AlertsOfStreams(made, (0, 1))
+        alerts = AlertsOfStreams(made, rest)
         within = made.of_viewers(2)
         async with alerts.posting(5):
             since = within.mark()
