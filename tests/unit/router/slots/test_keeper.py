@@ -9,7 +9,7 @@ import pytest
 
 from tests.kit.clients import eventually
 from tests.kit.memory_kv import MemoryBeats, MemoryKeyValue
-from watchout.common.bus.slot_entries import Shape, SlotEntry, decode_entry, encode
+from watchout.common.bus.slot_entries import Shape, SlotEntry, decode_beat, decode_entry, encode
 from watchout.common.errors import StartError
 from watchout.router.slots import keeper as keeper_module
 from watchout.router.slots.keeper import SlotKeeper
@@ -125,6 +125,24 @@ async def test_a_later_epoch_of_a_member_begins_the_router_anew(site: Site) -> N
     await eventually(lambda: site.running and site.running[0].epoch > later, what="it did not begin anew")
     assert former.silent
     assert site.entry(0).epoch == site.running[0].epoch
+
+
+async def test_its_beats_say_whether_the_leader_of_the_store_is_on_its_host(site: Site) -> None:
+    said: list[bool] = []
+
+    def hear(data: bytes) -> None:
+        beat = decode_beat(data)
+        assert beat is not None
+        said.append(beat.leader_here)
+
+    ear = site.beats.open(hear)
+    site.store.led_here = True
+    await site.start("a")
+    await eventually(lambda: len(said) > 3, what="nothing is heard")
+    assert all(said), "it is known before the first beat"
+    site.store.led_here = False
+    await eventually(lambda: not said[-1], what="the leader is said to be here still")
+    ear.close()
 
 
 async def test_a_router_that_cannot_start_leaves_its_slot_to_others(site: Site) -> None:
