@@ -22,6 +22,7 @@ from watchout.common.bus.nats import dialing
 from watchout.common.bus.nats.kv import NatsClusterLink
 from watchout.common.errors import StartError
 from watchout.router.slots.cluster import ClusterRouter
+from watchout.router.slots.keeper import SlotKeeper
 from watchout.router.slots.kv_records import KvRecords
 from watchout.router.slots.lease import RENEW_S, REQUEST_S, RETRY_S, STEP_DOWN_S
 
@@ -341,18 +342,51 @@ async def test_a_released_slot_is_taken_with_a_later_epoch_whatever_the_clock_sa
 # ── processes ───────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_router_that_stood_still_says_nothing_that_counts(house: SlotHouse, watchout: Any) -> None:
-    """For 5 s it has its lease still when it goes on, and a successor; for 12 s its lease has run out."""
-    started: Watchout = watchout(start=False, environ=house.environ())
-    still = started.start("router")
-    await house.add_member()
+async def server_elsewhere(house: SlotHouse, nats: NatsSite) -> NatsServer:
+    """A server that does not lead the bucket of leases: a router process that uses it can have slots.
+
+    To a process each server is one of its host, and on the host of the leader it would have no slot.
+    """
+
+    async def found() -> NatsServer | None:
+        with contextlib.suppress(NatsError):  # there may be no leader now
+            leader = await house.leader()
+            return next(server for server in nats.servers if server is not leader)
+        return None
+
+    server = await eventually(found, COMES_S, "no server leads the bucket of leases")
+    assert isinstance(server, NatsServer)
+    return server
+
+
+async def slot_of_process(house: SlotHouse, spare: SlotKeeper) -> int:
+    """Wait until a router process and that of `spare` have one of the two slots each; the slot of the process."""
+
+    async def found() -> list[int]:
+        entries = [await house.entry(slot) for slot in range(house.slots)]
+        return [
+            slot for slot, entry in enumerate(entries)
+            if entry is not None and entry.router not in ("", spare._machine.me) and len(spare.held) == 1
+        ]  # fmt: skip
+
+    (slot,) = await eventually(found, SHARED_S, "the slots are not shared")
     await house.whole()
-    await house.add_router()
-    spare = house.keeper(house.routers[0])
+    assert isinstance(slot, int)
+    return slot
+
+
+async def test_a_router_that_stood_still_says_nothing_that_counts(
+    house: SlotHouse, nats: NatsSite, watchout: Any
+) -> None:
+    """For 5 s it has its lease still when it goes on, and a successor; for 12 s its lease has run out."""
+    await house.add_member()
+    spare = house.keeper(await house.add_router())
+    await house.whole()
+    server = await server_elsewhere(house, nats)
+    started: Watchout = watchout(start=False, environ=house.environ([server.url]))
+    still = started.start("router")
     for seconds in (5.0, 12.0):
-        await eventually(lambda: len(spare.held) == 1, SHARED_S, "the slots are not shared")
-        await house.whole()
-        (slot,) = set(range(house.slots)) - set(spare.held)
+        slot = await slot_of_process(house, spare)
         former = house.epochs()[slot]
         await asyncio.to_thread(still.pause)
         paused = time.monotonic()
@@ -379,16 +413,14 @@ async def test_a_router_that_stood_still_says_nothing_that_counts(house: SlotHou
             assert not late, "it spoke without its lease"
 
 
-async def test_a_router_that_is_ended_has_released_its_slots(house: SlotHouse, watchout: Any) -> None:
-    started: Watchout = watchout(start=False, environ=house.environ())
-    process = started.start("router")
+async def test_a_router_that_is_ended_has_released_its_slots(house: SlotHouse, nats: NatsSite, watchout: Any) -> None:
     await house.add_member()
+    spare = house.keeper(await house.add_router())
     await house.whole()
-    await house.add_router()
-    spare = house.keeper(house.routers[0])
-    await eventually(lambda: len(spare.held) == 1, SHARED_S, "the slots are not shared")
-    (slot,) = set(range(house.slots)) - set(spare.held)
-    await eventually(lambda: house.member.missing == (), COMES_S)
+    server = await server_elsewhere(house, nats)
+    started: Watchout = watchout(start=False, environ=house.environ([server.url]))
+    process = started.start("router")
+    slot = await slot_of_process(house, spare)
     former = await house.entry(slot)
     assert former is not None
     ended_at = time.monotonic()
