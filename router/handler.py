@@ -60,7 +60,7 @@ from watchout.router.members import MAX_MEMBERS, Members, MessageVerdict, may_be
 from watchout.router.outbox import Outbox
 from watchout.router.queries import QueryHandler
 from watchout.router.shares.handler import ShareHandler
-from watchout.router.startup_hold import HeldRequest, StartupHold
+from watchout.router.startup_hold import REPORTED_S, SYNC_GRACE_S, HeldRequest, StartupHold
 from watchout.router.streams.registry import Streams
 from watchout.router.streams.stream import BridgeRecord, Send
 
@@ -104,6 +104,7 @@ class MessageHandler:
     inquiries: Inquiries = field(default_factory=Inquiries, init=False)
     _warned_at: float = field(default=float("-inf"), init=False)
     _next_turn: asyncio.Handle | None = field(default=None, init=False)
+    _end_of_startup: asyncio.TimerHandle | None = field(default=None, init=False)
 
     def attach(self, bus: RouterTransport, queries: QueryHandler) -> None:
         """Set the open transport, and the part that reads its counters, before the first message."""
@@ -185,9 +186,14 @@ class MessageHandler:
                 self.alerts.send_missed(member, body)
             case SnapshotEnd():
                 self.streams.end_snapshot(member, now, now_ms)
+                if (known := self.members.get(member)) and self.hold.reported(known.hello.process):
+                    self._end_startup_soon()
                 self._continue()
                 self.alerts.resume(member, body.alerts_epoch, body.last_alert)
-            case Claim() | OwnerLookup() | RaiseAlert() | AcknowledgeRequest():
+            case (
+                Claim() | OwnerLookup() | RaiseAlert() | AcknowledgeRequest()
+                | CreateShare() | EndShare() | Query(what="shares")
+            ):  # fmt: skip
                 if not self.hold.syncing:
                     self._decide(member, body)
                 elif not self.hold.is_full:
@@ -209,10 +215,6 @@ class MessageHandler:
                     self.bus.send_frame(member, picture, known.hello.frames_at)
             case BadFrame():
                 send_all(self.streams.report_bad_frame(body))
-            case CreateShare():
-                self.shares.create(member, body, now_ms)
-            case EndShare():
-                self.shares.end(member, body)
             case Unreserve():
                 self._unreserve(member, body)
             case WhyAnswered(request=request, body=answer):
@@ -221,9 +223,7 @@ class MessageHandler:
                 own = self.incidents.answer(about, now, now_ms)
                 send_all(self.inquiries.ask(member, request, about, self.members.all(), own, now))
             case Query():
-                self.alerts.recent.completeness.observe(*clock.both())
-                reply = self.queries.reply(body, now, now_ms, syncing=self.hold.syncing)
-                self.outbox.send(member, QueryReply(request=body.request, body=reply))
+                self._answer(member, body)
             case Bye():
                 self._remove(member, "ended")
             case Hello():
@@ -232,7 +232,7 @@ class MessageHandler:
                 assert_never(body)
 
     def _decide(self, member: bytes, body: HeldRequest) -> None:
-        """Handle a request that depends on which streams have a publisher."""
+        """Handle a request that depends on which streams have a publisher, or on the shares."""
         now, now_ms = self.loop.time(), clock.now_ms()
         match body:
             case Claim():
@@ -248,6 +248,17 @@ class MessageHandler:
                 self.alerts.accept(member, body, now, now_ms)
             case AcknowledgeRequest():
                 self.alerts.acknowledge(member, body, now, now_ms)
+            case CreateShare():
+                self.shares.create(member, body, now_ms)
+            case EndShare():
+                self.shares.end(member, body)
+            case Query():
+                self._answer(member, body)
+
+    def _answer(self, member: bytes, query: Query) -> None:
+        self.alerts.recent.completeness.observe(*clock.both())
+        reply = self.queries.reply(query, self.loop.time(), clock.now_ms(), syncing=self.hold.syncing)
+        self.outbox.send(member, QueryReply(request=query.request, body=reply))
 
     def _with_last_alert(self, send: Send) -> Send:
         """Add the number of the last alert to a `Revoke`: from now on the gateway gets only those that it wants."""
@@ -330,6 +341,23 @@ class MessageHandler:
         for remote in self.bus.revoked():
             self._remove(remote, "its key was removed")
 
+    def begin_startup(self) -> None:
+        """Hold requests from now on, for `SYNC_GRACE_S` at most."""
+        self._end_of_startup = self.loop.call_later(SYNC_GRACE_S, self.end_startup)
+
+    def records_loaded(self) -> None:
+        """Take over the stored alerts that wait for an acknowledgement: what is stored of this slot is loaded now."""
+        self.alerts.restore_waiting(self.loop.time())
+        if self.hold.loaded():
+            self._end_startup_soon()
+
+    def _end_startup_soon(self) -> None:
+        """End the startup after `REPORTED_S`, unless it ends before: nothing more is awaited."""
+        end = self._end_of_startup
+        if end is not None and not self.hold.is_released and end.when() > self.loop.time() + REPORTED_S:
+            end.cancel()
+            self._end_of_startup = self.loop.call_later(REPORTED_S, self.end_startup)
+
     def end_startup(self) -> None:
         """Declare streams without a publisher offline, and decide the held requests, both in parts. Runs once."""
         self.hold.release()
@@ -387,8 +415,9 @@ class MessageHandler:
 
     def close(self) -> None:
         """Do nothing more of what is due: the router ends."""
-        if self._next_turn is not None:
-            self._next_turn.cancel()
+        for due in (self._next_turn, self._end_of_startup):
+            if due is not None:
+                due.cancel()
 
     def _remove(self, member: bytes, why: str) -> None:
         """Forget a member that ended or was lost; its streams go offline."""

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
-from watchout.common.bus.membership import BRIDGE_LOST_AFTER_S, MEMBER_LOST_AFTER_S
+from watchout.common.bus.membership import BRIDGE_LOST_AFTER_S, LOST_AFTER_S, MEMBER_LOST_AFTER_S
 from watchout.common.bus.messages import (
     BadFrame,
     Bye,
@@ -204,6 +204,21 @@ class Members:
         if stall_s > STALL_S:
             for member in self._members.values():
                 member.last_message_at += stall_s
+
+    def reporters(self, now: float) -> frozenset[str]:
+        """Return the gateways and bridges that are here, by `Hello.process`: they join a new router of any slot too.
+
+        Those that have been silent for `LOST_AFTER_S` may be lost. None at all: it cannot be said, because a member
+        names no process, or one joined within `LOST_AFTER_S`, so that others may be about to.
+        """
+        known = [member for member in self._members.values() if member.hello.kind != "ctl"]
+        if any(member.hello.process is None or now - member.joined_at < LOST_AFTER_S for member in known):
+            return frozenset()
+        return frozenset(
+            member.hello.process
+            for member in known
+            if member.hello.process is not None and now - member.last_message_at < LOST_AFTER_S
+        )
 
     def silent(self, now: float) -> list[Member]:
         """Return the members that are lost: without a message for `Member.lost_after_s`."""

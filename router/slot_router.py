@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 
 from watchout.common import clock, log, supervisor
@@ -47,9 +47,9 @@ SAVE_EVERY_S: Final = 0.5
 SHARES_EVERY_S: Final = 2.0
 #: Seconds between two checks for alerts that nobody acknowledged in time.
 ESCALATE_EVERY_S: Final = 1.0
-#: Seconds after which the router starts although its records are not there yet; they are added when they come. Claims
-#: wait for `SYNC_GRACE_S` more, so that only shares are looked up without what comes meanwhile.
-RECORDS_WAIT_S: Final = 0.5
+#: Seconds after which the router opens the bus although its records are not there yet; they are added when they come.
+#: What depends on them is held for `SYNC_GRACE_S` in all.
+RECORDS_WAIT_S: Final = 0.1
 
 _log: Final = log.get("router.slot_router")
 
@@ -68,6 +68,8 @@ class SlotRouter:
             router can be.
         has_lease: Returns whether the router may still speak; None: always. Nothing is received or sent without it.
         lease: Returns what operators are told of the lease; None: there is none.
+        expected: The gateways and bridges that will report their streams, by `Hello.process`; none: they are not known.
+            When all have reported the router decides what it is asked, otherwise after `SYNC_GRACE_S`.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class SlotRouter:
         on_later_epoch: Callable[[int], None] | None = None,
         has_lease: Callable[[], bool] | None = None,
         lease: LeaseSource | None = None,
+        expected: Collection[str] = (),
     ) -> None:
         self.slot = slot
         self.epoch = epoch
@@ -92,10 +95,10 @@ class SlotRouter:
         self._on_later_epoch = on_later_epoch
         self._has_lease = has_lease
         self._lease = lease
+        self._expected = expected
         self._is_silent = False
         self._is_saved = False
         self._outbox: Outbox | None = None
-        self._end_of_start: asyncio.TimerHandle | None = None
         self._handler: MessageHandler | None = None
         self._metrics = Metrics()
         self._webhook: WebhookSender | None = None
@@ -127,7 +130,7 @@ class SlotRouter:
             outbox,
         )
         await self._open_webhook()
-        await self._restore(started_at, now_ms)
+        late = await self._restore(started_at, now_ms)
         if self._is_silent:
             return
         self._recent = RecentAlerts(
@@ -162,7 +165,7 @@ class SlotRouter:
             ),
             shares=shares,
             pictures=self._pictures,
-            hold=StartupHold(syncing=self._had_former),
+            hold=StartupHold(syncing=self._had_former, expected=self._expected),
             outbox=outbox,
             incidents=RouterIncidents(
                 memory=memory,
@@ -178,7 +181,6 @@ class SlotRouter:
             on_later_epoch=self._on_later_epoch,
             has_lease=self._has_lease,
         )
-        handler.alerts.restore_waiting(started_at)
         self._bus = self._open_transport(on_control=handler.on_control, on_frame=handler.on_frame)
         queries = QueryHandler(
             settings=settings,
@@ -197,8 +199,12 @@ class SlotRouter:
         )
         handler.attach(self._bus, queries)
         if self._had_former:
-            self._end_of_start = loop.call_later(SYNC_GRACE_S, handler.end_startup)
+            handler.begin_startup()
             outbox.ask_all_to_join()
+        if late:
+            self._tasks.start(self._await_records(late, handler), "late records")
+        else:
+            handler.records_loaded()
         self._start_timers(handler, shares)
 
     async def drain(self) -> None:
@@ -211,8 +217,6 @@ class SlotRouter:
         self._is_silent = True
         for periodic in self._periodic:
             periodic.cancel()
-        if self._end_of_start is not None:
-            self._end_of_start.cancel()
         if self._handler is not None:
             self._handler.close()
         if self._outbox is not None:
@@ -257,8 +261,8 @@ class SlotRouter:
                 self._webhook,
             )  # fmt: skip
 
-    async def _restore(self, now: float, now_ms: int) -> None:
-        """Load the records, for `RECORDS_WAIT_S` at most; those that come later are added then.
+    async def _restore(self, now: float, now_ms: int) -> set[asyncio.Task[None]]:
+        """Begin to load the records, wait for `RECORDS_WAIT_S` at most, and return what loads those that are late.
 
         Args:
             now: The monotonic clock, in seconds.
@@ -275,11 +279,30 @@ class SlotRouter:
         done, late = await asyncio.wait(loads, timeout=RECORDS_WAIT_S)
         for load in done:
             load.result()
+        return late
+
+    async def _await_records(self, loads: set[asyncio.Task[None]], handler: MessageHandler) -> None:
+        """Wait for late records. Requests are held for `SYNC_GRACE_S`; what comes later than that is added then."""
+        _, late = await asyncio.wait(loads, timeout=SYNC_GRACE_S - RECORDS_WAIT_S)
         if late:
             _log.warning(
                 "stored records cannot be read now, the router starts without them and adds them when they come",
                 slot=self.slot, what=", ".join(sorted(load.get_name() for load in late)),
             )  # fmt: skip
+            await asyncio.wait(late)
+        handler.records_loaded()
+
+    def reporters(self, now: float) -> frozenset[str]:
+        """Return the gateways and bridges that a new router of another slot can expect to report; none: not known.
+
+        See `Members.reporters`. A router that holds requests itself does not know all of them yet.
+
+        Args:
+            now: The monotonic clock, in seconds.
+        """
+        if self._handler is None or self._is_silent or self._handler.hold.syncing:
+            return frozenset()
+        return self._handler.members.reporters(now)
 
     def _start_timers(self, handler: MessageHandler, shares: ShareHandler) -> None:
         every, pulse = supervisor.current().every, supervisor.current().pulse

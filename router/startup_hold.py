@@ -1,36 +1,57 @@
 """Requests held after the router's start until the gateways have reported the streams that they have. Pure.
 
 A router that replaces another one does not know yet which streams have a publisher. A claim, lookup or alert decided
-before the gateways joined again could give away a stream that has one.
+before the gateways joined again could give away a stream that has one. The same holds of shares before those that are
+stored are loaded.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Collection
 from typing import Final
 
-from watchout.common.bus.messages import AcknowledgeRequest, Claim, OwnerLookup, RaiseAlert
+from watchout.common.bus.messages import (
+    AcknowledgeRequest,
+    Claim,
+    CreateShare,
+    EndShare,
+    OwnerLookup,
+    Query,
+    RaiseAlert,
+)
 
 #: Seconds after a start in which gateways report their streams before requests are decided.
 SYNC_GRACE_S: Final = 1.0
+#: Seconds for which requests are held yet when all have reported that are expected to: a bridge sends what a former
+#: router had accepted only after its report.
+REPORTED_S: Final = 0.1
 #: Requests that are held at most; further ones are refused.
 MAX_HELD: Final = 10_000
 
-#: Messages whose effect depends on which streams have a publisher.
-HeldRequest = Claim | OwnerLookup | RaiseAlert | AcknowledgeRequest
+#: Messages whose effect depends on which streams have a publisher, or on the shares; of queries only that for shares.
+HeldRequest = Claim | OwnerLookup | RaiseAlert | AcknowledgeRequest | CreateShare | EndShare | Query
 
 
 class StartupHold:
-    """Holds claims, owner lookups and alerts after the router's start, until the gateways have reported their streams.
+    """Holds claims, owner lookups, alerts and requests about shares after the router's start, until the gateways have
+    reported their streams.
 
-    Created by `SlotRouter`, used by its `MessageHandler`. `syncing`: another router ran in this home before, so
-    that requests are held at first.
+    Created by `SlotRouter`, used by its `MessageHandler`, which releases what is held after `SYNC_GRACE_S`, or sooner
+    when nothing more is awaited.
+
+    Args:
+        syncing: Whether another router ran in this home before, so that requests are held at first.
+        expected: The gateways and bridges that will report, by `Hello.process`; none: they are not known.
     """
 
-    def __init__(self, *, syncing: bool) -> None:
+    def __init__(self, *, syncing: bool, expected: Collection[str] = ()) -> None:
         self._held: deque[tuple[bytes, HeldRequest]] | None = deque() if syncing else None
         self._is_released = False
+        self._expected = set(expected)
+        self._knows_expected = bool(expected)
+        self._is_loaded = False
 
     @property
     def syncing(self) -> bool:
@@ -41,6 +62,18 @@ class StartupHold:
     def is_released(self) -> bool:
         """Whether the gateways have reported: `take` the held requests, while further ones wait behind them."""
         return self._is_released
+
+    def reported(self, process: str | None) -> bool:
+        """Note that a process has reported its streams; return whether with that nothing more is awaited."""
+        if process not in self._expected:
+            return False
+        self._expected.discard(process)
+        return self._is_loaded and not self._expected
+
+    def loaded(self) -> bool:
+        """Note that the stored records are loaded; return whether with that nothing more is awaited."""
+        self._is_loaded = True
+        return self._knows_expected and not self._expected
 
     @property
     def is_full(self) -> bool:

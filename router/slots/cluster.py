@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 import weakref
@@ -47,6 +48,8 @@ class ClusterRouter:
         self._keeper: SlotKeeper | None = None
         #: The records of the slots, from their router's start until they are closed.
         self._open_records: weakref.WeakSet[KvRecords] = weakref.WeakSet()
+        #: The routers of the slots, from their start to their end.
+        self._routers: weakref.WeakSet[SlotRouter] = weakref.WeakSet()
         self._looking: supervisor.Periodic | None = None
 
     async def start(self) -> None:
@@ -96,7 +99,8 @@ class ClusterRouter:
             self._open_records.add(made)
             return made
 
-        return SlotRouter(
+        now = asyncio.get_running_loop().time()
+        made = SlotRouter(
             self._settings,
             slot,
             epoch,
@@ -110,7 +114,10 @@ class ClusterRouter:
             on_later_epoch=lambda later: keeper.epoch_seen(slot, later),
             has_lease=lambda: keeper.has(slot, epoch),
             lease=lambda: self._report(keeper, slot),
+            expected=frozenset[str]().union(*(each.reporters(now) for each in self._routers)),
         )
+        self._routers.add(made)
+        return made
 
     async def _restore_lost(self) -> None:
         for each in list(self._open_records):

@@ -61,8 +61,9 @@ RAISE_EVERY_S: Final = 1.0
 #: A holder that begins anew exceeds the epoch that a member knows by up to so much, by a hash of the process: one that
 #: took the slot after that epoch, and of which nobody knows, will hardly have had the same.
 EPOCH_STEPS: Final = 1000
-#: Whoever has fewer slots comes first: seconds by which a taker waits for each slot that it has already; and the most
-#: by which it waits besides, by a hash of (process, slot), so that several do not all begin with the same slot.
+#: Whoever has fewer slots comes first: seconds by which a taker waits for each slot that it has more than another which
+#: may take it; and the most by which it waits besides, by a hash of (process, slot), so that several do not all begin
+#: with the same slot.
 TAKE_DELAY_S: Final = 0.2
 SPREAD_S: Final = 0.15
 #: A process on the host of the store's leader waits so much longer while others may take the slot, in seconds.
@@ -336,12 +337,18 @@ class LeaseMachine:
             return []
         if now - max(state.read_at, state.known_at) >= STALE_S:
             return [self._ask(slot, state, now)]
-        wait_s = TAKE_DELAY_S * len(self.held) + self._spread[slot]
-        if self.leader_here and any(not each.leader_here and each.may_take(now) for each in self.peers.values()):
-            wait_s += LEADER_DELAY_S
-        if now < state.wanted_at + wait_s:
+        if now < state.wanted_at + self._take_delay(now) + self._spread[slot]:
             return []
         return self._write(slot, state, Purpose.TAKE, max(now_ms, state.highest + 1), now)
+
+    def _take_delay(self, now: float) -> float:
+        """Return for how many seconds others come first, which may take a slot too."""
+        others = [peer for peer in self.peers.values() if peer.may_take(now)]
+        fewest = min((peer.held for peer in others if self.leader_here or not peer.leader_here), default=len(self.held))
+        delay_s = TAKE_DELAY_S * max(0, len(self.held) - fewest)
+        if self.leader_here and any(not peer.leader_here for peer in others):
+            delay_s += LEADER_DELAY_S
+        return delay_s
 
     def _free_since(self, state: SlotState, now: float) -> float | None:
         """Return since when a slot may be taken, as far as this process knows; None: it may not be taken now."""

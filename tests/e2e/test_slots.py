@@ -36,6 +36,8 @@ from watchout.common.bus.messages import (
     encode,
 )
 from watchout.common.bus.slots import slot_of
+from watchout.router import handler, slot_router
+from watchout.router.record_file import RecordFile
 
 SLOTS = 4
 #: A stream of each slot.
@@ -111,6 +113,56 @@ async def test_each_stream_is_at_the_router_of_its_slot_and_replies_are_of_all(i
     assert 'watchout_streams{process="router-3"} 1.0' in page
     assert "watchout_slots_missing 0.0" in page
     assert "watchout_active_streams 4.0" in page
+
+
+async def known_for_a_while(started: OneProcess) -> None:
+    """Wait until the routers know which gateways report to a new one."""
+    loop = asyncio.get_running_loop()
+    await eventually(lambda: all(each.reporters(loop.time()) for each in started.slot_routers.values()))
+
+
+async def test_a_new_router_decides_when_all_have_reported_that_the_others_know(in_one_process, clients, monkeypatch):
+    """The time for which it would wait otherwise is an hour here."""
+    started = await in_one_process(gateways=2)
+    ann, bob = started.token("ann"), started.token("bob")
+    camera = await clients.camera(started.urls[0], ann)
+    await camera.register(CAMS[1])
+    await known_for_a_while(started)
+    monkeypatch.setattr(handler, "SYNC_GRACE_S", 3600.0)
+    await started.stop_slot(1)
+    await started.start_slot(1)
+    other = await clients.camera(started.urls[1], bob)
+    await other.send("register", streamId=CAMS[1], produces=["video-frame"])
+    assert (await other.find("error"))["code"] == "UNAUTHORIZED", "the other one's stream was reported before"
+
+
+async def test_what_is_asked_of_shares_waits_until_they_are_loaded(in_one_process, clients, monkeypatch):
+    """They are late, so the new router has opened the bus by then."""
+    started = await in_one_process(gateways=1)
+    ann = started.token("ann")
+    camera = await clients.camera(started.url, ann)
+    await camera.register(CAMS[1])
+    token = (await test_shares.share(started.url, ann, CAMS[1]))["token"]
+    await known_for_a_while(started)
+    may_load, load = asyncio.Event(), RecordFile.load
+
+    async def late(store: RecordFile) -> dict[str, bytes]:
+        await may_load.wait()
+        return await load(store)
+
+    monkeypatch.setattr(RecordFile, "load", late)
+    for module in (handler, slot_router):
+        monkeypatch.setattr(module, "SYNC_GRACE_S", 3600.0)
+    await started.stop_slot(1)
+    await started.start_slot(1)
+    asked = asyncio.ensure_future(http(f"{started.url}/streams", token=token))
+    await joined(started, 1, started.slot_routers[1].epoch)
+    hold = started.slot_routers[1]._handler.hold
+    await eventually(lambda: hold._held, what="the gateway asks for the share")
+    assert not asked.done()
+    may_load.set()
+    answer = await asked
+    assert (answer.status, [row["id"] for row in answer.json["streams"]]) == (200, [CAMS[1]])
 
 
 async def listed(url: str, token: str, count: int) -> Any:

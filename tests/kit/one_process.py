@@ -91,9 +91,11 @@ class OneProcess:
         had_former = folder.exists()
         folder.mkdir(mode=0o700, exist_ok=True)
         self._epoch = max(self._epoch + 1, slot_router.clock.now_ms(), epoch or 0)
+        now = asyncio.get_running_loop().time()
         router = SlotRouter(
-            self._settings(), slot, epoch or self._epoch, had_former, home_records(folder), self.bus.router_of(slot)
-        )
+            self._settings(), slot, epoch or self._epoch, had_former, home_records(folder), self.bus.router_of(slot),
+            expected=frozenset[str]().union(*(each.reporters(now) for each in self.slot_routers.values())),
+        )  # fmt: skip
         await router.start()
         self.slot_routers[slot] = router
         self.bus.routers[slot][-1].broadcast(encode(router.epoch, 0, Rejoin()))

@@ -66,6 +66,7 @@ class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
         self.soon: list[Callable[[], None]] = []
+        self.later: list[tuple[float, Callable[[], None]]] = []
 
     def time(self) -> float:
         return self.now
@@ -74,6 +75,21 @@ class Clock:
         """Keep what is to run in the next turn, for `run_turn`."""
         self.soon.append(work)
         return SimpleNamespace(cancel=lambda: self.soon.remove(work))
+
+    def call_later(self, delay_s: float, work: Callable[[], None]) -> Any:
+        """Keep what is to run later, for `advance`."""
+        due = self.now + delay_s, work
+        self.later.append(due)
+        return SimpleNamespace(cancel=lambda: self.later.remove(due), when=lambda: due[0])
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, run what is due, and turns until nothing waits."""
+        self.now += seconds
+        due = [each for each in self.later if each[0] <= self.now]
+        self.later = [each for each in self.later if each not in due]
+        for _, work in sorted(due, key=lambda each: each[0]):
+            work()
+        self.run_turns()
 
     def run_turn(self) -> bool:
         """Run what waits for the next turn. Return whether there was anything."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from tests.kit.clients import JPEG
@@ -33,6 +34,8 @@ from watchout.common.bus.messages import (
     Bye,
     Claim,
     CoverageReport,
+    CreateShare,
+    EndShare,
     ErrorForPublisher,
     FetchNewest,
     FetchPicture,
@@ -82,7 +85,7 @@ from watchout.router.handler import STREAMS_AT_ONCE, WARN_EVERY_S, MessageHandle
 from watchout.router.incidents import RouterIncidents
 from watchout.router.members import Members
 from watchout.router.outbox import Outbox
-from watchout.router.startup_hold import StartupHold
+from watchout.router.startup_hold import REPORTED_S, SYNC_GRACE_S, StartupHold
 from watchout.router.streams.registry import Streams
 
 GREETINGS: dict[bytes, Hello] = {
@@ -94,13 +97,15 @@ GREETINGS: dict[bytes, Hello] = {
 
 
 class Place:
-    """A handler with its parts. `syncing`: the router replaces another one."""
+    """A handler with its parts. `syncing`: the router replaces another one; `expected`: who will report to it."""
 
-    def __init__(self, *, syncing: bool = False) -> None:
+    def __init__(self, *, syncing: bool = False, expected: tuple[str, ...] = ()) -> None:
         self.bus, self.clock, self.metrics = RecordedBus(), Clock(), Metrics()
         self.members = Members(EPOCH)
         self.streams = Streams(EPOCH, max_streams=100, syncing=syncing)
         self.asked: list[tuple[Query, bool]] = []
+        #: Which requests about shares were decided.
+        self.decided: list[str] = []
         #: Whether what a message leaves for later turns of the event loop is done before the next message.
         self.runs_turns = True
         outbox = Outbox(EPOCH, self.members)
@@ -112,12 +117,15 @@ class Place:
         )  # fmt: skip
         self.handler = MessageHandler(
             metrics=self.metrics, members=self.members, streams=self.streams, alerts=alerts,
-            shares=SimpleNamespace(),  # type: ignore[arg-type]
+            shares=SimpleNamespace(  # type: ignore[arg-type]
+                create=lambda *_: self.decided.append("create"), end=lambda *_: self.decided.append("end")
+            ),
             incidents=RouterIncidents(
                 memory=self.memory, members=self.members, streams=self.streams, alerts=recent, name="router",
                 process="", started_ms=0,
             ),
-            pictures=HeldFrames(1 << 20), hold=StartupHold(syncing=syncing), outbox=outbox,
+            pictures=HeldFrames(1 << 20), hold=StartupHold(syncing=syncing, expected=expected),
+            outbox=outbox,
             loop=self.clock, checked_at=self.clock.now,  # type: ignore[arg-type]
         )  # fmt: skip
         self.handler.attach(self.bus, SimpleNamespace(reply=self._reply))  # type: ignore[arg-type]
@@ -125,6 +133,8 @@ class Place:
 
     def _reply(self, query: Query, _now: float, _now_ms: int, *, syncing: bool) -> Any:
         self.asked.append((query, syncing))
+        if query.what == "shares":
+            self.decided.append("query")
         return []
 
     def send(self, member: bytes, body: FromMember, *, epoch: int = EPOCH, skipped: int = 0) -> None:
@@ -564,6 +574,88 @@ async def test_what_depends_on_publishers_waits_until_the_gateways_have_reported
     ]  # fmt: skip
     place.send(OTHER, OwnerLookup(request=5, stream="cam"))
     assert [type(body) for body in place.take(OTHER)] == [OwnerReply]
+
+
+#: Requests that are held, and what decides them.
+ABOUT_SHARES = (
+    (CreateShare(request=1, id="a" * 22, stream="cam", user="ann", seconds=60, alerts=True), "create"),
+    (EndShare(request=2, id="a" * 22, stream="cam", user="ann"), "end"),
+    (Query(request=3, what="shares", stream="cam", user="ann"), "query"),
+)
+
+
+@pytest.mark.parametrize(("request_", "decided"), ABOUT_SHARES)
+async def test_what_depends_on_shares_waits_as_long(request_: FromMember, decided: str) -> None:
+    place = Place(syncing=True)
+    place.join(GATEWAY)
+    place.send(GATEWAY, request_)
+    assert place.decided == []
+    place.handler.end_startup()
+    place.clock.run_turns()
+    assert place.decided == [decided]
+    place.send(GATEWAY, request_)
+    assert place.decided == [decided, decided], "at once"
+
+
+@pytest.mark.parametrize("last", ["the records", "the gateway", "the bridge"])
+async def test_the_hold_ends_soon_after_all_that_is_expected_came(last: str) -> None:
+    place = Place(syncing=True, expected=("a" * 16, "b" * 16))
+    place.handler.begin_startup()
+
+    def joins(member: bytes, process: str) -> None:
+        place.send(member, msgspec.structs.replace(GREETINGS[member], process=process))
+        place.send(member, SnapshotEnd(publications=0, interests=0))
+
+    comes = {
+        "the records": place.handler.records_loaded,
+        "the gateway": lambda: joins(GATEWAY, "a" * 16),
+        "the bridge": lambda: joins(BRIDGE, "b" * 16),
+    }
+    joins(OTHER, "c" * 16)
+    for what in sorted(comes, key=lambda what: what == last):
+        place.clock.advance(2 * REPORTED_S)
+        assert place.handler.hold.syncing
+        if what == last:
+            place.send(OTHER, OwnerLookup(request=1, stream="cam"))
+        comes[what]()
+    place.clock.advance(REPORTED_S / 2)
+    assert place.take(OTHER, OwnerReply) == [], "a bridge may send what was accepted before"
+    place.clock.advance(REPORTED_S)
+    assert len(place.take(OTHER, OwnerReply)) == 1
+    assert place.clock.later == []
+    joins(GATEWAY, "a" * 16)
+    place.handler.records_loaded()
+    assert place.clock.later == [], "it does not begin again"
+
+
+async def test_the_hold_ends_when_its_time_is_over_whoever_is_missing() -> None:
+    place = Place(syncing=True, expected=("a" * 16,))
+    place.handler.begin_startup()
+    place.handler.records_loaded()
+    place.join(GATEWAY)
+    place.send(GATEWAY, OwnerLookup(request=1, stream="cam"))
+    place.clock.advance(SYNC_GRACE_S - 0.01)
+    assert place.take(GATEWAY, OwnerReply) == []
+    place.clock.advance(0.01)
+    assert len(place.take(GATEWAY, OwnerReply)) == 1
+
+
+async def test_who_reports_at_the_end_of_the_hold_does_not_make_it_longer() -> None:
+    place = Place(syncing=True, expected=("a" * 16,))
+    place.handler.begin_startup()
+    place.clock.advance(SYNC_GRACE_S - REPORTED_S / 2)
+    place.handler.records_loaded()
+    place.send(GATEWAY, msgspec.structs.replace(GREETINGS[GATEWAY], process="a" * 16))
+    place.send(GATEWAY, SnapshotEnd(publications=0, interests=0))
+    place.clock.advance(REPORTED_S / 2)
+    assert not place.handler.hold.syncing
+
+
+async def test_a_router_that_ends_decides_nothing_more() -> None:
+    place = Place(syncing=True)
+    place.handler.begin_startup()
+    place.handler.close()
+    assert place.clock.later == []
 
 
 async def test_a_request_of_a_member_that_is_gone_by_then_is_decided_for_nobody() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from watchout.common.bus.membership import MEMBER_LOST_AFTER_S
+from watchout.common.bus.membership import LOST_AFTER_S, MEMBER_LOST_AFTER_S
 from watchout.common.bus.messages import Bye, Envelope, FromMember, Hello, LinkReport, MemberHeartbeat
 from watchout.router.members import LOST_KEPT_S, MAX_LOST, MAX_MEMBERS, STALL_S, Member, Members, MessageVerdict
 
 EPOCH = 5
-A, B = b"a" * 8, b"b" * 8
+A, B, C, CTL = (letter * 8 for letter in (b"a", b"b", b"c", b"d"))
 HELLO = Hello(kind="gateway", name="gateway.1", pid=7)
 NEWS = MemberHeartbeat(metrics={})
 
@@ -103,6 +103,22 @@ def test_a_router_that_is_a_little_late_excuses_nobody(members: Members) -> None
     members.excuse(STALL_S)
     members.excuse(-0.2)
     assert [m.id for m in members.silent(10.1 + MEMBER_LOST_AFTER_S)] == [A]
+
+
+def test_who_reports_to_a_new_router_is_who_is_heard_and_has_been_here_for_a_while() -> None:
+    members = Members(EPOCH)
+    assert members.reporters(0.0) == frozenset(), "nobody is known"
+    members.receive(A, says(0, Hello(kind="gateway", name="a", pid=1, process="a" * 16)), 10.0)
+    members.receive(B, says(0, Hello(kind="mlbridge", name="b", pid=2, process="b" * 16)), 10.0)
+    members.receive(CTL, says(0, Hello(kind="ctl", name="c", pid=3)), 12.0)
+    assert members.reporters(9.9 + LOST_AFTER_S) == frozenset(), "others may join yet"
+    members.receive(A, says(1), 12.0)
+    members.receive(B, says(1), 13.0)
+    assert members.reporters(13.0) == {"a" * 16, "b" * 16}
+    assert members.reporters(12.1 + LOST_AFTER_S) == {"b" * 16}, "the other one may be lost"
+    members.receive(C, says(0, Hello(kind="gateway", name="d", pid=4)), 13.0)
+    members.receive(B, says(2), 15.0)
+    assert members.reporters(15.1) == frozenset(), "one cannot be told apart"
 
 
 def test_a_removed_member_has_to_greet(members: Members) -> None:

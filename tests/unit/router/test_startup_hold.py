@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from watchout.common.alerts.model import Alert
@@ -49,6 +51,26 @@ def test_what_a_former_router_accepted_is_decided_first_whoever_brings_it_and_wh
     assert [(member, request.request) for member, request in released(hold)] == [
         (b"b", 1), (b"a", 2), (b"b", 3), (b"a", 4), (b"b", 5),
     ]  # fmt: skip
+
+
+REPORTS = ("records", "a", "b", "b", "c", None)
+
+
+@pytest.mark.parametrize("order", sorted(set(itertools.permutations(REPORTS)), key=str))
+def test_nothing_more_is_awaited_with_the_last_of_the_expected_reports_and_the_records(
+    order: tuple[str | None, ...],
+) -> None:
+    """A second report, and one of a process that was not expected, or has no id, change nothing."""
+    hold = StartupHold(syncing=True, expected=["a", "b"])
+    complete = [hold.loaded() if each == "records" else hold.reported(each) for each in order]
+    last = max(order.index(each) for each in ("records", "a", "b"))
+    assert complete == [place == last for place in range(len(order))]
+
+
+def test_what_is_awaited_is_never_complete_where_it_is_not_known_who_reports() -> None:
+    hold = StartupHold(syncing=True)
+    assert not hold.loaded()
+    assert not hold.reported("a")
 
 
 def test_a_full_hold_refuses_further_requests() -> None:

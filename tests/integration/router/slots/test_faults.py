@@ -21,6 +21,7 @@ from watchout.common.bus.messages import CreateShare, QueryReply
 from watchout.common.bus.nats import dialing
 from watchout.common.bus.nats.kv import NatsClusterLink
 from watchout.common.errors import StartError
+from watchout.router import handler
 from watchout.router.slots.cluster import ClusterRouter
 from watchout.router.slots.keeper import SlotKeeper
 from watchout.router.slots.kv_records import KvRecords
@@ -244,6 +245,22 @@ async def test_a_store_that_is_lost_together_with_a_router_leads_to_a_later_epoc
     told("claims after the store and a router were lost", await house.claims(HEALED_S))
     assert house.epochs()[0] > before[0]
     assert house.epochs()[1] == before[1]
+
+
+async def test_a_slot_is_served_as_soon_as_all_have_reported(house: SlotHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time for which its new router would wait otherwise is an hour here."""
+    await shared(house)
+    (victim,) = house.holders()[0]
+    (other,) = house.holders()[1]
+    loop = asyncio.get_running_loop()
+    await eventually(lambda: any(each.reporters(loop.time()) for each in other._routers), COMES_S)
+    monkeypatch.setattr(handler, "SYNC_GRACE_S", 3600.0)
+    link, victim._link = victim._link, None
+    assert link is not None
+    house.routers.remove(victim)
+    link.close()
+    await victim.stop()
+    told("claims after a router was lost", await house.claims())
 
 
 async def test_lost_records_are_written_again(house: SlotHouse) -> None:

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kit.slot_world import Node, World
+from tests.kit.slot_world import STEP_S, Node, World
 from watchout.common.bus.messages.fields import MAX_EPOCH
 from watchout.common.bus.slot_entries import Beat, SlotBeat, SlotEntry, decode_beat, encode
 from watchout.router.slots.commands import CompareAndSet, Known, Read, SendBeat, StartRouter, StopRouter
-from watchout.router.slots.lease import EPOCH_STEPS, GIVE_AFTER_S, LEADER_STEADY_S, LeaseMachine
+from watchout.router.slots.lease import EPOCH_STEPS, GIVE_AFTER_S, LEADER_STEADY_S, SILENCE_S, LeaseMachine
 from watchout.router.slots.slot_state import Role
 
 ME, OTHER = "a" * 16, "b" * 16
@@ -133,16 +133,29 @@ def test_a_process_of_the_former_release_is_elsewhere() -> None:
     assert b"leader_here" not in encode(Beat(ME)), "what it does not know is not told it"
 
 
-def test_the_slots_of_a_killed_process_are_taken_within_three_and_a_half_seconds() -> None:
-    world = passing(World(3, slots=4), 6)
+@pytest.mark.parametrize(("nodes", "slots", "after"), [(3, 4, [2, 2]), (2, 4, [4]), (2, 16, [16]), (2, 1, [1])])
+def test_the_slots_of_a_killed_process_are_taken_soon_after_its_silence(
+    nodes: int, slots: int, after: list[int]
+) -> None:
+    """However many the others have already: with none who has fewer they do not wait for each other."""
+    world = passing(World(nodes, slots), 12)
     victim = max(world.nodes, key=lambda node: len(node.running))
     lost = set(victim.running)
     world.crash(victim, 99)
     began = world.now
     while not all(any(slot in node.running for node in world.nodes) for slot in lost):
         world.step()
-    assert world.now - began <= 3.5
-    assert counts(passing(world, 10)) == [2, 2]
+    assert world.now - began <= SILENCE_S + STEP_S
+    assert counts(passing(world, 10)) == after
+
+
+def test_who_has_fewer_slots_comes_first() -> None:
+    world = passing(World(3, slots=16), 12)
+    assert counts(world) == [5, 5, 6]
+    world.crash(world.nodes[0], 99)
+    while sum(held_by(world)) < 16:
+        world.step()
+    assert counts(world) == [8, 8]
 
 
 def test_a_process_that_ends_is_succeeded_in_the_next_step() -> None:
