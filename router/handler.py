@@ -105,6 +105,7 @@ class MessageHandler:
     _warned_at: float = field(default=float("-inf"), init=False)
     _next_turn: asyncio.Handle | None = field(default=None, init=False)
     _end_of_startup: asyncio.TimerHandle | None = field(default=None, init=False)
+    _has_records: bool = field(default=False, init=False)
 
     def attach(self, bus: RouterTransport, queries: QueryHandler) -> None:
         """Set the open transport, and the part that reads its counters, before the first message."""
@@ -200,8 +201,7 @@ class MessageHandler:
                     self.hold.hold(member, body)
                     self._decide_held(HELD_FOR_EACH)
                 else:
-                    refusal = RefusedReply(request=body.request, code="ROUTING_ERROR", message="try again")
-                    self.outbox.send(member, refusal)
+                    self._refuse(member, body.request, "try again")
             case ReservationReport():
                 self.streams.add_reported_reservations(body, now)
             case Release():
@@ -215,6 +215,8 @@ class MessageHandler:
                     self.bus.send_frame(member, picture, known.hello.frames_at)
             case BadFrame():
                 send_all(self.streams.report_bad_frame(body))
+            case Unreserve() | Query(what="reservations") if not self._has_records:
+                self._refuse(member, body.request, "the reservations are not loaded yet, try again")
             case Unreserve():
                 self._unreserve(member, body)
             case WhyAnswered(request=request, body=answer):
@@ -248,12 +250,17 @@ class MessageHandler:
                 self.alerts.accept(member, body, now, now_ms)
             case AcknowledgeRequest():
                 self.alerts.acknowledge(member, body, now, now_ms)
+            case CreateShare() | EndShare() | Query() if not self._has_records:  # one that is not known may be stored
+                self._refuse(member, body.request, "the shares are not loaded yet, try again")
             case CreateShare():
                 self.shares.create(member, body, now_ms)
             case EndShare():
                 self.shares.end(member, body)
             case Query():
                 self._answer(member, body)
+
+    def _refuse(self, member: bytes, request: int, message: str) -> None:
+        self.outbox.send(member, RefusedReply(request=request, code="ROUTING_ERROR", message=message))
 
     def _answer(self, member: bytes, query: Query) -> None:
         self.alerts.recent.completeness.observe(*clock.both())
@@ -346,8 +353,13 @@ class MessageHandler:
         self._end_of_startup = self.loop.call_later(SYNC_GRACE_S, self.end_startup)
 
     def records_loaded(self) -> None:
-        """Take over the stored alerts that wait for an acknowledgement: what is stored of this slot is loaded now."""
+        """Go on with what is stored of this slot, which is loaded now."""
+        self._has_records = True
         self.alerts.restore_waiting(self.loop.time())
+        self.go_on_without_records()
+
+    def go_on_without_records(self) -> None:
+        """Hold no request for the stored records any more; what needs them is refused until they are loaded."""
         if self.hold.loaded():
             self._end_startup_soon()
 

@@ -33,7 +33,7 @@ from watchout.router.reservation_sync import ReservationSync
 from watchout.router.shares.handler import ShareHandler
 from watchout.router.shares.table import Shares
 from watchout.router.slots.report import LeaseSource
-from watchout.router.startup_hold import SYNC_GRACE_S, StartupHold
+from watchout.router.startup_hold import StartupHold
 from watchout.router.streams.registry import Streams
 
 if TYPE_CHECKING:  # loaded where a webhook is set
@@ -47,9 +47,10 @@ SAVE_EVERY_S: Final = 0.5
 SHARES_EVERY_S: Final = 2.0
 #: Seconds between two checks for alerts that nobody acknowledged in time.
 ESCALATE_EVERY_S: Final = 1.0
-#: Seconds after which the router opens the bus although its records are not there yet; they are added when they come.
-#: What depends on them is held for `SYNC_GRACE_S` in all.
-RECORDS_WAIT_S: Final = 0.1
+#: Seconds after which the router opens the bus although its records are not loaded, and after which it goes on without
+#: them. They are added when they come; what needs all of them is refused until then.
+OPEN_AFTER_S: Final = 0.1
+RECORDS_WAIT_S: Final = 0.5
 
 _log: Final = log.get("router.slot_router")
 
@@ -69,7 +70,7 @@ class SlotRouter:
         has_lease: Returns whether the router may still speak; None: always. Nothing is received or sent without it.
         lease: Returns what operators are told of the lease; None: there is none.
         expected: The gateways and bridges that will report their streams, by `Hello.process`; none: they are not known.
-            When all have reported the router decides what it is asked, otherwise after `SYNC_GRACE_S`.
+            When all have reported the router decides what it is asked, otherwise after `startup_hold.SYNC_GRACE_S`.
     """
 
     def __init__(
@@ -262,7 +263,7 @@ class SlotRouter:
             )  # fmt: skip
 
     async def _restore(self, now: float, now_ms: int) -> set[asyncio.Task[None]]:
-        """Begin to load the records, wait for `RECORDS_WAIT_S` at most, and return what loads those that are late.
+        """Begin to load the records, wait for `OPEN_AFTER_S` at most, and return what loads those that are late.
 
         Args:
             now: The monotonic clock, in seconds.
@@ -276,19 +277,20 @@ class SlotRouter:
         ]
         if self._escalations is not None:
             loads.append(self._tasks.start(self._escalations.restore(), "escalations"))
-        done, late = await asyncio.wait(loads, timeout=RECORDS_WAIT_S)
+        done, late = await asyncio.wait(loads, timeout=OPEN_AFTER_S)
         for load in done:
             load.result()
         return late
 
     async def _await_records(self, loads: set[asyncio.Task[None]], handler: MessageHandler) -> None:
-        """Wait for late records. Requests are held for `SYNC_GRACE_S`; what comes later than that is added then."""
-        _, late = await asyncio.wait(loads, timeout=SYNC_GRACE_S - RECORDS_WAIT_S)
+        """Wait for late records, for `RECORDS_WAIT_S` since the start; those that come later are added then."""
+        _, late = await asyncio.wait(loads, timeout=RECORDS_WAIT_S - OPEN_AFTER_S)
         if late:
             _log.warning(
                 "stored records cannot be read now, the router starts without them and adds them when they come",
                 slot=self.slot, what=", ".join(sorted(load.get_name() for load in late)),
             )  # fmt: skip
+            handler.go_on_without_records()
             await asyncio.wait(late)
         handler.records_loaded()
 

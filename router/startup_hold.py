@@ -1,8 +1,8 @@
 """Requests held after the router's start until the gateways have reported the streams that they have. Pure.
 
 A router that replaces another one does not know yet which streams have a publisher. A claim, lookup or alert decided
-before the gateways joined again could give away a stream that has one. The same holds of shares before those that are
-stored are loaded.
+before the gateways joined again could give away a stream that has one. Requests about shares are held too, as those
+that are stored are loaded meanwhile.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class StartupHold:
         return self._is_loaded and not self._expected
 
     def loaded(self) -> bool:
-        """Note that the stored records are loaded; return whether with that nothing more is awaited."""
+        """Note that the stored records are loaded, or not awaited any more; return whether with that nothing is."""
         self._is_loaded = True
         return self._knows_expected and not self._expected
 

@@ -22,7 +22,7 @@ from tests.kit.clients import Clients, Viewer, eventually, http
 from tests.kit.ml_stub import MlStub
 from tests.kit.one_process import OneProcess
 from tests.kit.processes import SERVICE_TOKEN
-from watchout.common import clock
+from watchout.common import clock, metric_names
 from watchout.common.alerts.model import Alert
 from watchout.common.bus.messages import (
     AlertNotification,
@@ -136,7 +136,54 @@ async def test_a_new_router_decides_when_all_have_reported_that_the_others_know(
     assert (await other.find("error"))["code"] == "UNAUTHORIZED", "the other one's stream was reported before"
 
 
-async def test_what_is_asked_of_shares_waits_until_they_are_loaded(in_one_process, clients, monkeypatch):
+@pytest.fixture
+def may_load(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """While it is not set, what is stored cannot be loaded."""
+    may_load, load = asyncio.Event(), RecordFile.load
+    may_load.set()
+
+    async def late(store: RecordFile) -> dict[str, bytes]:
+        await may_load.wait()
+        return await load(store)
+
+    monkeypatch.setattr(RecordFile, "load", late)
+    return may_load
+
+
+async def test_a_share_has_not_ended_because_shares_are_not_loaded_yet(in_one_process, clients, may_load):
+    """Gateways ask for the shares of their viewers each second."""
+    started = await in_one_process(gateways=1)
+    ann = started.token("ann")
+    camera = await clients.camera(started.url, ann)
+    await camera.register(CAMS[1])
+    token = (await test_shares.share(started.url, ann, CAMS[1]))["token"]
+    viewer = await clients.viewer(started.url, token)
+    await viewer.subscribe(CAMS[1], consumes=["video-frame"])
+    failed = started.gateways[0]._context.metrics.values
+    may_load.clear()
+    await started.stop_slot(1)
+    await started.start_slot(1)
+
+    async def unavailable() -> bool:
+        return (await http(f"{started.url}/streams", token=token)).status == 503
+
+    await eventually(unavailable, what="whoever comes is asked to try again")
+    before = failed.get(metric_names.REVALIDATION_FAILED, 0)
+    await eventually(lambda: failed.get(metric_names.REVALIDATION_FAILED, 0) >= before + 2)
+    assert viewer.open
+    answer = await http(f"{started.url}/streams/{CAMS[1]}/shares", method="POST", token=ann, body={"seconds": 600})
+    assert answer.status == 503
+    assert b"the shares are not loaded yet, try again" in answer.body
+    may_load.set()
+
+    async def found() -> bool:
+        return (await http(f"{started.url}/streams", token=token)).status == 200
+
+    await eventually(found)
+    assert viewer.open
+
+
+async def test_what_is_asked_of_shares_waits_until_they_are_loaded(in_one_process, clients, may_load, monkeypatch):
     """They are late, so the new router has opened the bus by then."""
     started = await in_one_process(gateways=1)
     ann = started.token("ann")
@@ -144,15 +191,9 @@ async def test_what_is_asked_of_shares_waits_until_they_are_loaded(in_one_proces
     await camera.register(CAMS[1])
     token = (await test_shares.share(started.url, ann, CAMS[1]))["token"]
     await known_for_a_while(started)
-    may_load, load = asyncio.Event(), RecordFile.load
-
-    async def late(store: RecordFile) -> dict[str, bytes]:
-        await may_load.wait()
-        return await load(store)
-
-    monkeypatch.setattr(RecordFile, "load", late)
-    for module in (handler, slot_router):
-        monkeypatch.setattr(module, "SYNC_GRACE_S", 3600.0)
+    may_load.clear()
+    monkeypatch.setattr(handler, "SYNC_GRACE_S", 3600.0)
+    monkeypatch.setattr(slot_router, "RECORDS_WAIT_S", 3600.0)
     await started.stop_slot(1)
     await started.start_slot(1)
     asked = asyncio.ensure_future(http(f"{started.url}/streams", token=token))

@@ -99,7 +99,7 @@ GREETINGS: dict[bytes, Hello] = {
 class Place:
     """A handler with its parts. `syncing`: the router replaces another one; `expected`: who will report to it."""
 
-    def __init__(self, *, syncing: bool = False, expected: tuple[str, ...] = ()) -> None:
+    def __init__(self, *, syncing: bool = False, expected: tuple[str, ...] = (), loaded: bool = True) -> None:
         self.bus, self.clock, self.metrics = RecordedBus(), Clock(), Metrics()
         self.members = Members(EPOCH)
         self.streams = Streams(EPOCH, max_streams=100, syncing=syncing)
@@ -129,6 +129,8 @@ class Place:
             loop=self.clock, checked_at=self.clock.now,  # type: ignore[arg-type]
         )  # fmt: skip
         self.handler.attach(self.bus, SimpleNamespace(reply=self._reply))  # type: ignore[arg-type]
+        if loaded and not syncing:
+            self.handler.records_loaded()
         self._sent: dict[bytes, int] = {}
 
     def _reply(self, query: Query, _now: float, _now_ms: int, *, syncing: bool) -> Any:
@@ -587,6 +589,7 @@ ABOUT_SHARES = (
 @pytest.mark.parametrize(("request_", "decided"), ABOUT_SHARES)
 async def test_what_depends_on_shares_waits_as_long(request_: FromMember, decided: str) -> None:
     place = Place(syncing=True)
+    place.handler.records_loaded()
     place.join(GATEWAY)
     place.send(GATEWAY, request_)
     assert place.decided == []
@@ -595,6 +598,28 @@ async def test_what_depends_on_shares_waits_as_long(request_: FromMember, decide
     assert place.decided == [decided]
     place.send(GATEWAY, request_)
     assert place.decided == [decided, decided], "at once"
+
+
+@pytest.mark.parametrize("request_", [
+    *(request_ for request_, _ in ABOUT_SHARES), Unreserve(request=4, stream="cam"),
+    Query(request=5, what="reservations"),
+])  # fmt: skip
+@pytest.mark.parametrize("syncing", [True, False])
+async def test_what_is_not_loaded_is_not_said_to_be_missing(request_: Any, syncing: bool) -> None:
+    """A viewer's share that is not known yet has not ended."""
+    place = Place(syncing=syncing, loaded=False)
+    place.join(GATEWAY)
+    place.handler.go_on_without_records()
+    place.send(GATEWAY, request_)
+    if syncing:
+        place.handler.end_startup()
+        place.clock.run_turns()
+    (refused,) = place.take(GATEWAY, RefusedReply)
+    assert (refused.request, refused.code) == (request_.request, "ROUTING_ERROR")
+    assert "not loaded yet" in refused.message
+    place.handler.records_loaded()
+    place.send(GATEWAY, request_)
+    assert place.take(GATEWAY, RefusedReply) == []
 
 
 @pytest.mark.parametrize("last", ["the records", "the gateway", "the bridge"])
