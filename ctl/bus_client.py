@@ -98,14 +98,14 @@ async def published_streams(links: RouterLinks) -> list[str]:
 
 
 def warn_missing(missing: Sequence[int]) -> None:
-    """Say on stderr that what is printed lacks the streams of some slots.
+    """Say on stderr that what is printed lacks the streams of some slots: no router answers, or it cannot say yet.
 
     Args:
         missing: The slots that did not answer; with none nothing is said.
     """
     if missing:
         slots = ("slot " if len(missing) == 1 else "slots ") + ", ".join(map(str, missing))
-        click.echo(click.style(f"without the streams of {slots}: no router answers there", "yellow"), err=True)
+        click.echo(click.style(f"without the streams of {slots}: no answer of a router there", "yellow"), err=True)
 
 
 async def _nothing(_slot: int) -> AsyncIterator[Message]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -105,18 +105,17 @@ class Presence(Generic[M]):
 
     # ── shares ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def shares(self) -> list[str]:
-        """Return the ids of all shares that clients signed in with."""
-        return list(self._by_share)
+    def shares(self) -> list[Identity]:
+        """Return the identity of each share that clients signed in with, once."""
+        return [self._clients[next(iter(clients))] for clients in self._by_share.values()]
 
-    def of_ended_shares(self, asked: Iterable[str], live: Container[str]) -> list[M]:
-        """Return the clients whose share has ended.
+    def of_shares(self, shares: Iterable[str]) -> list[M]:
+        """Return the clients of some shares.
 
         Args:
-            asked: Ids of the shares that were looked up.
-            live: Those of them that have not ended.
+            shares: Ids of shares.
         """
-        return [client for share in asked if share not in live for client in self._by_share.get(share, ())]
+        return [client for share in shares for client in self._by_share.get(share, ())]
 
     # ── without a session in the store ──────────────────────────────────────────────────────────────────────────────
 

@@ -163,9 +163,13 @@ class Revalidation:
     async def _check_shares(self, due: float) -> None:
         del due
         shares = self._presence.shares()
+        unknown = 0
         for at in range(0, len(shares), BATCH):
-            batch = shares[at : at + BATCH]
-            self._end(self._presence.of_ended_shares(batch, await self._shares.live(batch)))
+            ended, of_batch = await self._shares.ended(shares[at : at + BATCH])
+            self._end(self._presence.of_shares(ended))
+            unknown += of_batch
+        if unknown:
+            raise StoreUnavailable(f"of {unknown} shares it is not known whether they have ended")
 
     def _end(self, clients: Sequence[RevalidatedClient]) -> None:
         for client in clients:

@@ -144,16 +144,17 @@ class AlertLane:
             raised = self._again[0] if self._again else self._queue.first(self._slot)
             if raised is None:
                 continue
-            if not await self._send(raised):
-                await asyncio.sleep(RETRY_S)
+            epoch = self._router.epoch
+            if not await self._send(raised, epoch):
+                if self._router.epoch == epoch:  # a new router gets what the former one accepted before it decides
+                    await asyncio.sleep(RETRY_S)
             elif self._again and self._again[0] is raised:
                 self._again.popleft()
             else:
                 self._queue.done(raised, self._slot)
 
-    async def _send(self, raised: Raised) -> bool:
-        """Send one alert. Returns whether the router accepted or refused it; False: send it again."""
-        epoch = self._router.epoch
+    async def _send(self, raised: Raised, epoch: int) -> bool:
+        """Send one alert to the router of an epoch. Return whether it accepted or refused it; False: send it again."""
 
         def make(number: int) -> Message:
             if self._router.epoch != epoch:  # the new router gets other alerts first

@@ -60,7 +60,7 @@ from watchout.router.members import MAX_MEMBERS, Members, MessageVerdict, may_be
 from watchout.router.outbox import Outbox
 from watchout.router.queries import QueryHandler
 from watchout.router.shares.handler import ShareHandler
-from watchout.router.startup_hold import REPORTED_S, SYNC_GRACE_S, HeldRequest, StartupHold
+from watchout.router.startup_hold import REPORTED_S, SYNC_GRACE_S, AboutShares, HeldRequest, StartupHold
 from watchout.router.streams.registry import Streams
 from watchout.router.streams.stream import BridgeRecord, Send
 
@@ -195,7 +195,7 @@ class MessageHandler:
                 Claim() | OwnerLookup() | RaiseAlert() | AcknowledgeRequest()
                 | CreateShare() | EndShare() | Query(what="shares")
             ):  # fmt: skip
-                if not self.hold.syncing:
+                if not self.hold.syncing or (self._has_records and isinstance(body, AboutShares)):
                     self._decide(member, body)
                 elif not self.hold.is_full:
                     self.hold.hold(member, body)
@@ -356,10 +356,6 @@ class MessageHandler:
         """Go on with what is stored of this slot, which is loaded now."""
         self._has_records = True
         self.alerts.restore_waiting(self.loop.time())
-        self.go_on_without_records()
-
-    def go_on_without_records(self) -> None:
-        """Hold no request for the stored records any more; what needs them is refused until they are loaded."""
         if self.hold.loaded():
             self._end_startup_soon()
 
@@ -430,6 +426,7 @@ class MessageHandler:
         for due in (self._next_turn, self._end_of_startup):
             if due is not None:
                 due.cancel()
+        self._end_of_startup = None
 
     def _remove(self, member: bytes, why: str) -> None:
         """Forget a member that ended or was lost; its streams go offline."""

@@ -24,6 +24,7 @@ from watchout.common.bus.messages import (
 )
 from watchout.common.bus.router_clock import RouterClock
 from watchout.router.latencies import MemberLatencies
+from watchout.router.startup_hold import Reporters
 
 #: Members at most; the greeting of a further one is ignored.
 MAX_MEMBERS: Final = 1000
@@ -205,19 +206,12 @@ class Members:
             for member in self._members.values():
                 member.last_message_at += stall_s
 
-    def reporters(self, now: float) -> frozenset[str]:
-        """Return the gateways and bridges that are here, by `Hello.process`: they join a new router of any slot too.
-
-        Those that have been silent for `LOST_AFTER_S` may be lost. None at all: it cannot be said, because a member
-        names no process, or one joined within `LOST_AFTER_S`, so that others may be about to.
-        """
+    def reporters(self, now: float) -> Reporters:
+        """Return the gateways and bridges that are here; those that were silent for `LOST_AFTER_S` may be lost."""
         known = [member for member in self._members.values() if member.hello.kind != "ctl"]
-        if any(member.hello.process is None or now - member.joined_at < LOST_AFTER_S for member in known):
-            return frozenset()
-        return frozenset(
-            member.hello.process
-            for member in known
-            if member.hello.process is not None and now - member.last_message_at < LOST_AFTER_S
+        return Reporters(
+            frozenset(member.hello.process for member in known if now - member.last_message_at < LOST_AFTER_S),
+            is_certain=bool(known) and all(now - member.joined_at >= LOST_AFTER_S for member in known),
         )
 
     def silent(self, now: float) -> list[Member]:

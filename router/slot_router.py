@@ -33,7 +33,7 @@ from watchout.router.reservation_sync import ReservationSync
 from watchout.router.shares.handler import ShareHandler
 from watchout.router.shares.table import Shares
 from watchout.router.slots.report import LeaseSource
-from watchout.router.startup_hold import StartupHold
+from watchout.router.startup_hold import SYNC_GRACE_S, Reporters, StartupHold
 from watchout.router.streams.registry import Streams
 
 if TYPE_CHECKING:  # loaded where a webhook is set
@@ -47,10 +47,9 @@ SAVE_EVERY_S: Final = 0.5
 SHARES_EVERY_S: Final = 2.0
 #: Seconds between two checks for alerts that nobody acknowledged in time.
 ESCALATE_EVERY_S: Final = 1.0
-#: Seconds after which the router opens the bus although its records are not loaded, and after which it goes on without
-#: them. They are added when they come; what needs all of them is refused until then.
-OPEN_AFTER_S: Final = 0.1
-RECORDS_WAIT_S: Final = 0.5
+#: Seconds after which the router opens the bus although its records are not loaded. They are added when they come; what
+#: needs all of them is refused until then.
+RECORDS_WAIT_S: Final = 0.1
 
 _log: Final = log.get("router.slot_router")
 
@@ -263,7 +262,7 @@ class SlotRouter:
             )  # fmt: skip
 
     async def _restore(self, now: float, now_ms: int) -> set[asyncio.Task[None]]:
-        """Begin to load the records, wait for `OPEN_AFTER_S` at most, and return what loads those that are late.
+        """Begin to load the records, wait for `RECORDS_WAIT_S` at most, and return what loads those that are late.
 
         Args:
             now: The monotonic clock, in seconds.
@@ -277,34 +276,31 @@ class SlotRouter:
         ]
         if self._escalations is not None:
             loads.append(self._tasks.start(self._escalations.restore(), "escalations"))
-        done, late = await asyncio.wait(loads, timeout=OPEN_AFTER_S)
+        done, late = await asyncio.wait(loads, timeout=RECORDS_WAIT_S)
         for load in done:
             load.result()
         return late
 
     async def _await_records(self, loads: set[asyncio.Task[None]], handler: MessageHandler) -> None:
-        """Wait for late records, for `RECORDS_WAIT_S` since the start; those that come later are added then."""
-        _, late = await asyncio.wait(loads, timeout=RECORDS_WAIT_S - OPEN_AFTER_S)
+        """Add late records when they come. The hold of the start does not wait for them beyond `SYNC_GRACE_S`."""
+        _, late = await asyncio.wait(loads, timeout=SYNC_GRACE_S - RECORDS_WAIT_S)
         if late:
             _log.warning(
                 "stored records cannot be read now, the router starts without them and adds them when they come",
                 slot=self.slot, what=", ".join(sorted(load.get_name() for load in late)),
             )  # fmt: skip
-            handler.go_on_without_records()
             await asyncio.wait(late)
-        handler.records_loaded()
+        if not any(load.cancelled() or load.exception() for load in loads):
+            handler.records_loaded()
 
-    def reporters(self, now: float) -> frozenset[str]:
-        """Return the gateways and bridges that a new router of another slot can expect to report; none: not known.
-
-        See `Members.reporters`. A router that holds requests itself does not know all of them yet.
+    def reporters(self, now: float) -> Reporters:
+        """Return the gateways and bridges that report to a new router of another slot too, as far as this one knows.
 
         Args:
             now: The monotonic clock, in seconds.
         """
-        if self._handler is None or self._is_silent or self._handler.hold.syncing:
-            return frozenset()
-        return self._handler.members.reporters(now)
+        handler = self._handler
+        return Reporters() if handler is None or self._is_silent else handler.members.reporters(now)
 
     def _start_timers(self, handler: MessageHandler, shares: ShareHandler) -> None:
         every, pulse = supervisor.current().every, supervisor.current().pulse

@@ -1,15 +1,16 @@
 """Requests held after the router's start until the gateways have reported the streams that they have. Pure.
 
 A router that replaces another one does not know yet which streams have a publisher. A claim, lookup or alert decided
-before the gateways joined again could give away a stream that has one. Requests about shares are held too, as those
-that are stored are loaded meanwhile.
+before the gateways joined again could give away a stream that has one. Requests about shares are held while those that
+are stored are loaded.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from watchout.common.bus.messages import (
@@ -27,11 +28,35 @@ SYNC_GRACE_S: Final = 1.0
 #: Seconds for which requests are held yet when all have reported that are expected to: a bridge sends what a former
 #: router had accepted only after its report.
 REPORTED_S: Final = 0.1
+
 #: Requests that are held at most; further ones are refused.
 MAX_HELD: Final = 10_000
 
-#: Messages whose effect depends on which streams have a publisher, or on the shares; of queries only that for shares.
-HeldRequest = Claim | OwnerLookup | RaiseAlert | AcknowledgeRequest | CreateShare | EndShare | Query
+#: Messages whose effect depends on the shares; of queries only that for shares is held.
+AboutShares = CreateShare | EndShare | Query
+#: Messages whose effect depends on which streams have a publisher, or on the shares.
+HeldRequest = Claim | OwnerLookup | RaiseAlert | AcknowledgeRequest | AboutShares
+
+
+@dataclass(frozen=True, slots=True)
+class Reporters:
+    """The gateways and bridges that the router of another slot hears, and that report to a new router too.
+
+    Attributes:
+        processes: Those that are heard, by `Hello.process`; None: one of a release that names none.
+        is_certain: Whether there are any, and none joined just now: others may be about to.
+    """
+
+    processes: frozenset[str | None] = frozenset()
+    is_certain: bool = False
+
+
+def expected_of(known: Iterable[Reporters]) -> frozenset[str]:
+    """Return the processes that report to a new router, by what those of other slots know; none: they are not known."""
+    known = list(known)
+    every = frozenset[str | None]().union(*(each.processes for each in known))
+    named = frozenset(process for process in every if process is not None)
+    return named if len(named) == len(every) and any(each.is_certain for each in known) else frozenset()
 
 
 class StartupHold:
@@ -71,7 +96,7 @@ class StartupHold:
         return self._is_loaded and not self._expected
 
     def loaded(self) -> bool:
-        """Note that the stored records are loaded, or not awaited any more; return whether with that nothing is."""
+        """Note that the stored records are loaded; return whether with that nothing more is awaited."""
         self._is_loaded = True
         return self._knows_expected and not self._expected
 

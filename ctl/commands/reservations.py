@@ -76,6 +76,8 @@ async def _show(settings: Settings, user: str | None, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(found))
         return
+    if not found and asked.missing:
+        raise Failure("it is not known whether ids are reserved: try again")
     if not found:
         click.echo("no ids are reserved" + (f" for user {printable(user)}" if user is not None else ""))
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from watchout.common.bus.client import BusClient
@@ -95,28 +95,45 @@ class ShareRequests:
         reply = await link.request(lambda n: Query(request=n, what="shares", stream=stream, user=owner))
         return shares_here(_read(reply, list[ShareRow]), link.clock)
 
-    async def shares(self, share_ids: Sequence[str]) -> list[ShareRow]:
-        """Return those of some shares that have not ended.
+    async def share(self, share_id: str) -> ShareRow | None:
+        """Return a share that has not ended; None: there is none.
 
         Args:
-            share_ids: At most 1000 ids.
+            share_id: Its id, which does not tell its stream.
 
         Raises:
-            RouterUnavailable: As `create_share`; also when some were not found, and a slot is missing that may have
-                them: they must not count as ended.
+            RouterUnavailable: As `create_share`; also when it was not found, and a slot is missing that may have it.
         """
+        rows, missing = await self._ask((share_id,))
+        if missing and not rows:
+            raise RouterUnavailable(f"slots without an answer: {', '.join(map(str, missing))}")
+        return rows[0] if rows else None
+
+    async def ended(self, shares: Mapping[str, str]) -> tuple[list[str], list[str]]:
+        """Return the ids of shares that have ended, and of those of which it is not known.
+
+        Args:
+            shares: At most 1000 ids, each with the stream of the share.
+
+        Raises:
+            RouterUnavailable: As `create_share`.
+        """
+        rows, missing = await self._ask(tuple(shares))
+        live = {row.id for row in rows}
+        unknown = {share for share in shares.keys() - live if self._router.links.of(shares[share]).slot in missing}
+        return list(shares.keys() - live - unknown), list(unknown)
+
+    async def _ask(self, ids: tuple[str, ...]) -> tuple[list[ShareRow], tuple[int, ...]]:
+        """Ask all slots for shares; return those that have not ended, and the slots that did not answer."""
         links = self._router.links
         for link in links.all():
             _require_shares(link)
-        ids = tuple(share_ids)
         try:
             asked = await links.ask_all(lambda _, n: Query(request=n, what="shares", ids=ids), list[ShareRow])
         except BusError as exc:
             raise RouterUnavailable(str(exc)) from None
         found = [row for slot, rows in asked.by_slot.items() for row in shares_here(rows, links.at(slot).clock)]
-        if asked.missing and len({row.id for row in found}) < len(set(ids)):
-            raise RouterUnavailable(f"slots without a router: {', '.join(map(str, asked.missing))}")
-        return found
+        return found, asked.missing
 
     def _link(self, stream: str) -> BusClient:
         """Return the connection to the router of a stream. Raises `RouterUnavailable` for one without shares."""

@@ -40,22 +40,27 @@ class GatewayShares:
         share_id = self._tokens.share_of(token)
         if share_id is None or not self._enabled:
             return None
-        return (await self.live([share_id])).get(share_id)
-
-    async def live(self, share_ids: Sequence[str]) -> dict[str, Identity]:
-        """Return the identities of the shares that have not ended, by id.
-
-        Args:
-            share_ids: At most 1000 ids.
-
-        Raises:
-            StoreUnavailable: The router does not answer; the caller keeps all sockets, or asks clients to try again.
-        """
         try:
-            rows = await self._requests.shares(share_ids)
+            row = await self._requests.share(share_id)
         except RouterUnavailable as unavailable:
             raise StoreUnavailable(str(unavailable)) from None
-        return {row.id: identity_of(row) for row in rows}
+        return None if row is None else identity_of(row)
+
+    async def ended(self, shares: Sequence[Identity]) -> tuple[list[str], int]:
+        """Return the ids of the shares that have ended, and of how many it is not known.
+
+        Args:
+            shares: The identities of at most 1000 shares, as `find` returned them.
+
+        Raises:
+            StoreUnavailable: No router answers.
+        """
+        streams = {share.share: share.grants.view[0] for share in shares if share.share and share.grants}
+        try:
+            ended, unknown = await self._requests.ended(streams)
+        except RouterUnavailable as unavailable:
+            raise StoreUnavailable(str(unavailable)) from None
+        return ended, len(unknown)
 
 
 def identity_of(row: ShareRow) -> Identity:

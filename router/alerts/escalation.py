@@ -91,6 +91,7 @@ class Escalations:
         self._schedule: list[tuple[int, str]] = []
         #: By key: when it was settled; oldest first.
         self._settled: OrderedDict[str, int] = OrderedDict()
+        self._is_restored = False
         self._changed: set[str] = set()
 
     @property
@@ -129,7 +130,7 @@ class Escalations:
             now_ms: Now.
         """
         key = _key(stream, alert_id)
-        if self._remove(key) is not None:
+        if self._remove(key) is not None or not self._is_restored:  # its record may not be read yet
             self._settle(key, now_ms)
 
     def due(self, now_ms: int) -> list[Alert]:
@@ -166,9 +167,11 @@ class Escalations:
         Returns:
             The number of records that cannot be read.
         """
-        bad = 0
+        bad, self._is_restored = 0, True
         settled: list[tuple[int, str]] = []
         for key, body in records.items():
+            if key in self._waiting or key in self._settled or key in self._changed:
+                continue  # it came before this record was read
             try:
                 record = msgspec.json.decode(body, type=WaitingRecord)
                 alert = Alert.from_json(record.json.encode()) if record.json else None

@@ -20,6 +20,7 @@ from watchout.router.slots.keeper import SlotKeeper
 from watchout.router.slots.kv_records import KvRecords
 from watchout.router.slots.kv_reservations import KvReservations
 from watchout.router.slots.report import LeaseReport
+from watchout.router.startup_hold import expected_of
 
 #: Seconds between two writes of records that are written behind.
 WRITE_EVERY_S: Final = 2.0
@@ -114,7 +115,7 @@ class ClusterRouter:
             on_later_epoch=lambda later: keeper.epoch_seen(slot, later),
             has_lease=lambda: keeper.has(slot, epoch),
             lease=lambda: self._report(keeper, slot),
-            expected=frozenset[str]().union(*(each.reporters(now) for each in self._routers)),
+            expected=expected_of(each.reporters(now) for each in self._routers),
         )
         self._routers.add(made)
         return made

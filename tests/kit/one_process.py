@@ -36,6 +36,7 @@ from watchout.mlbridge.app import Bridge
 from watchout.router import slot_router
 from watchout.router.app import Router, home_records
 from watchout.router.slot_router import SlotRouter
+from watchout.router.startup_hold import expected_of
 
 
 class OneProcess:
@@ -94,7 +95,7 @@ class OneProcess:
         now = asyncio.get_running_loop().time()
         router = SlotRouter(
             self._settings(), slot, epoch or self._epoch, had_former, home_records(folder), self.bus.router_of(slot),
-            expected=frozenset[str]().union(*(each.reporters(now) for each in self.slot_routers.values())),
+            expected=expected_of(each.reporters(now) for each in self.slot_routers.values()),
         )  # fmt: skip
         await router.start()
         self.slot_routers[slot] = router

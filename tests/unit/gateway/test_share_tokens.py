@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,10 +62,16 @@ class Rows:
         self.rows = list(rows)
         self.away = False
 
-    async def shares(self, ids: Any) -> list[ShareRow]:
+    async def share(self, share_id: str) -> ShareRow | None:
         if self.away:
             raise RouterUnavailable("away")
-        return [row for row in self.rows if row.id in ids]
+        return next((row for row in self.rows if row.id == share_id), None)
+
+    async def ended(self, shares: Mapping[str, str]) -> tuple[list[str], list[str]]:
+        if self.away:
+            raise RouterUnavailable("away")
+        self.asked = dict(shares)
+        return [share for share in shares if share not in [row.id for row in self.rows]], ["c"]
 
 
 async def test_a_share_signs_in_while_the_router_has_it_and_no_other_method_ever_sees_its_token() -> None:
@@ -100,9 +107,20 @@ def test_members_of_an_ended_share_are_found_and_others_are_not() -> None:
     presence.add("two", identity_of(ROW), 0.0)
     presence.add("else", identity_of(other), 0.0)
     presence.add("ann", Identity("ann", "s1"), 0.0)
-    assert sorted(presence.shares()) == sorted([ID, other.id])
-    assert sorted(presence.of_ended_shares([ID, other.id], {other.id: 1})) == ["one", "two"]
+    assert sorted(str(each.share) for each in presence.shares()) == sorted([ID, other.id])
+    assert sorted(presence.of_shares([ID, "c" * 22])) == ["one", "two"]
     assert sorted(presence.expired(61.0)) == ["else", "one", "two"]
     presence.remove("one")
     presence.remove("two")
-    assert presence.shares() == [other.id]
+    assert presence.shares() == [identity_of(other)]
+
+
+async def test_which_shares_have_ended_is_asked_with_their_streams() -> None:
+    rows: Any = Rows(ROW)
+    other = ShareRow("b" * 22, "yard", "ann", True, 1000, 61_000)
+    shares = GatewayShares(TOKENS, rows, enabled=True)
+    assert await shares.ended([identity_of(ROW), identity_of(other)]) == ([other.id], 1)
+    assert rows.asked == {ID: "cam", other.id: "yard"}
+    rows.away = True
+    with pytest.raises(StoreUnavailable):
+        await shares.ended([identity_of(ROW)])

@@ -20,6 +20,7 @@ from watchout.common.bus.messages import Hello
 from watchout.common.bus.transport_choice import local_member
 from watchout.common.media.frames import Frame
 from watchout.common.metrics import Metrics
+from watchout.mlbridge import alert_lane
 from watchout.mlbridge.alert_sender import AlertSender
 from watchout.mlbridge.app import _no_snapshot
 from watchout.mlbridge.shown_frames import ShownFrames
@@ -172,6 +173,7 @@ async def test_what_a_router_accepted_in_its_last_moment_is_sent_to_the_next_one
     router: FakeRouter, bench: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bridge did not run for a while: it finds the reply and the welcome of another router at once."""
+    monkeypatch.setattr(alert_lane, "RETRY_S", 3600.0)  # a new router is not kept waiting
     epochs = iter([5, 5, 6])  # when it is sent, in the request, and when the reply is seen
     async with bench() as found:
         assert await found.link.wait_live(30)

@@ -587,17 +587,17 @@ ABOUT_SHARES = (
 
 
 @pytest.mark.parametrize(("request_", "decided"), ABOUT_SHARES)
-async def test_what_depends_on_shares_waits_as_long(request_: FromMember, decided: str) -> None:
+async def test_what_depends_on_shares_waits_until_they_are_loaded(request_: FromMember, decided: str) -> None:
     place = Place(syncing=True)
-    place.handler.records_loaded()
     place.join(GATEWAY)
     place.send(GATEWAY, request_)
+    place.handler.records_loaded()
     assert place.decided == []
+    place.send(GATEWAY, request_)
+    assert place.decided == [decided], "they are loaded, and wait for no gateway"
     place.handler.end_startup()
     place.clock.run_turns()
-    assert place.decided == [decided]
-    place.send(GATEWAY, request_)
-    assert place.decided == [decided, decided], "at once"
+    assert place.decided == [decided, decided]
 
 
 @pytest.mark.parametrize("request_", [
@@ -609,7 +609,6 @@ async def test_what_is_not_loaded_is_not_said_to_be_missing(request_: Any, synci
     """A viewer's share that is not known yet has not ended."""
     place = Place(syncing=syncing, loaded=False)
     place.join(GATEWAY)
-    place.handler.go_on_without_records()
     place.send(GATEWAY, request_)
     if syncing:
         place.handler.end_startup()
@@ -677,9 +676,12 @@ async def test_who_reports_at_the_end_of_the_hold_does_not_make_it_longer() -> N
 
 
 async def test_a_router_that_ends_decides_nothing_more() -> None:
-    place = Place(syncing=True)
+    place = Place(syncing=True, expected=("a" * 16,))
     place.handler.begin_startup()
     place.handler.close()
+    place.handler.records_loaded()
+    place.send(GATEWAY, msgspec.structs.replace(GREETINGS[GATEWAY], process="a" * 16))
+    place.send(GATEWAY, SnapshotEnd(publications=0, interests=0))
     assert place.clock.later == []
 
 

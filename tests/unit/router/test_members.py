@@ -7,6 +7,7 @@ import pytest
 from watchout.common.bus.membership import LOST_AFTER_S, MEMBER_LOST_AFTER_S
 from watchout.common.bus.messages import Bye, Envelope, FromMember, Hello, LinkReport, MemberHeartbeat
 from watchout.router.members import LOST_KEPT_S, MAX_LOST, MAX_MEMBERS, STALL_S, Member, Members, MessageVerdict
+from watchout.router.startup_hold import Reporters
 
 EPOCH = 5
 A, B, C, CTL = (letter * 8 for letter in (b"a", b"b", b"c", b"d"))
@@ -107,18 +108,21 @@ def test_a_router_that_is_a_little_late_excuses_nobody(members: Members) -> None
 
 def test_who_reports_to_a_new_router_is_who_is_heard_and_has_been_here_for_a_while() -> None:
     members = Members(EPOCH)
-    assert members.reporters(0.0) == frozenset(), "nobody is known"
+    members.receive(CTL, says(0, Hello(kind="ctl", name="c", pid=3)), 0.0)
+    assert members.reporters(9.0) == Reporters(), "nobody is known"
     members.receive(A, says(0, Hello(kind="gateway", name="a", pid=1, process="a" * 16)), 10.0)
     members.receive(B, says(0, Hello(kind="mlbridge", name="b", pid=2, process="b" * 16)), 10.0)
-    members.receive(CTL, says(0, Hello(kind="ctl", name="c", pid=3)), 12.0)
-    assert members.reporters(9.9 + LOST_AFTER_S) == frozenset(), "others may join yet"
+    members.receive(CTL, says(1), 12.0)
+    both = frozenset(("a" * 16, "b" * 16))
+    assert members.reporters(9.9 + LOST_AFTER_S) == Reporters(both, is_certain=False), "others may join yet"
     members.receive(A, says(1), 12.0)
     members.receive(B, says(1), 13.0)
-    assert members.reporters(13.0) == {"a" * 16, "b" * 16}
-    assert members.reporters(12.1 + LOST_AFTER_S) == {"b" * 16}, "the other one may be lost"
+    assert members.reporters(13.0) == Reporters(both, is_certain=True)
+    assert members.reporters(12.1 + LOST_AFTER_S).processes == {"b" * 16}, "the other one may be lost"
     members.receive(C, says(0, Hello(kind="gateway", name="d", pid=4)), 13.0)
     members.receive(B, says(2), 15.0)
-    assert members.reporters(15.1) == frozenset(), "one cannot be told apart"
+    members.receive(C, says(1), 15.0)
+    assert members.reporters(15.1) == Reporters(frozenset(("b" * 16, None)), is_certain=True)
 
 
 def test_a_removed_member_has_to_greet(members: Members) -> None:

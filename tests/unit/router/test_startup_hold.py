@@ -8,7 +8,7 @@ import pytest
 
 from watchout.common.alerts.model import Alert
 from watchout.common.bus.messages import OwnerLookup, RaiseAlert
-from watchout.router.startup_hold import MAX_HELD, HeldRequest, StartupHold
+from watchout.router.startup_hold import MAX_HELD, HeldRequest, Reporters, StartupHold, expected_of
 
 
 def released(hold: StartupHold) -> list[tuple[bytes, HeldRequest]]:
@@ -71,6 +71,20 @@ def test_what_is_awaited_is_never_complete_where_it_is_not_known_who_reports() -
     hold = StartupHold(syncing=True)
     assert not hold.loaded()
     assert not hold.reported("a")
+
+
+@pytest.mark.parametrize(("known", "expected"), [
+    ([], set()),
+    ([(["a", "b"], True)], {"a", "b"}),
+    ([(["a", "b"], False)], set()),
+    ([(["a"], True), (["a", "b"], False), ([], False)], {"a", "b"}),  # b has not joined everywhere yet
+    ([(["a"], True), (["a", None], False)], set()),  # a former release: it would not be told from others
+    ([([], False)], set()),
+])  # fmt: skip
+def test_all_are_expected_that_any_other_slot_hears_if_one_is_certain(
+    known: list[tuple[list[str | None], bool]], expected: set[str]
+) -> None:
+    assert expected_of(Reporters(frozenset(heard), certain) for heard, certain in known) == expected
 
 
 def test_a_full_hold_refuses_further_requests() -> None:

@@ -253,7 +253,7 @@ async def test_a_slot_is_served_as_soon_as_all_have_reported(house: SlotHouse, m
     (victim,) = house.holders()[0]
     (other,) = house.holders()[1]
     loop = asyncio.get_running_loop()
-    await eventually(lambda: any(each.reporters(loop.time()) for each in other._routers), COMES_S)
+    await eventually(lambda: any(each.reporters(loop.time()).is_certain for each in other._routers), COMES_S)
     monkeypatch.setattr(handler, "SYNC_GRACE_S", 3600.0)
     link, victim._link = victim._link, None
     assert link is not None

@@ -106,6 +106,24 @@ def test_the_next_router_goes_on_where_the_former_one_ended() -> None:
     assert due(disk.next_router(1501), 99_999) == []
 
 
+def test_what_came_before_the_records_were_read_holds() -> None:
+    disk, former = Disk(), made()
+    for name in ("a1", "a2", "a3"):
+        former.watch(alert(name), 0)
+    disk.write(former)
+    found = made()
+    found.acknowledged("cam", "a1", 10)
+    found.watch(alert("a2", message="raised again"), 500)
+    found.restore(disk.records, 600)
+    assert found.waiting == 2
+    assert due(found, 1400) == ["a3"]
+    assert due(found, 9999) == ["a2"]
+    found.acknowledged("cam", "a1", 9999)
+    disk.write(found)
+    assert due(disk.next_router(9999), 99_999) == []
+    assert found.size_bytes == 0
+
+
 def test_what_was_due_while_no_router_ran_is_due_at_once_unless_that_is_long_ago() -> None:
     disk, found = Disk(), made()
     found.watch(alert(), 0)
