@@ -79,6 +79,23 @@ class KeyValue(Protocol):
             BucketUnavailable: It is not known now: nobody decides, or the store cannot be asked.
         """
 
+    async def leader(self) -> str | None:
+        """Return the name of the server that decides in the bucket; None: there is only one, or none decides now.
+
+        Raises:
+            BucketUnavailable: The store cannot be asked.
+        """
+
+    async def move_leader(self, server: str) -> None:
+        """Let another server decide in the bucket. Writes are not answered for a moment.
+
+        Args:
+            server: Its name.
+
+        Raises:
+            BucketUnavailable: It refused, or did not answer.
+        """
+
 
 class Broadcast(Protocol):
     """Short messages between processes of one kind, of which none comes late and any may be lost."""

@@ -16,6 +16,7 @@ from watchout.common.process.process_name import wanted_name
 from watchout.common.settings import Settings
 from watchout.router.record_store import SlotRecords
 from watchout.router.slot_router import SlotRouter
+from watchout.router.slots.bucket_leaders import BucketLeaders
 from watchout.router.slots.keeper import SlotKeeper
 from watchout.router.slots.kv_records import KvRecords
 from watchout.router.slots.kv_reservations import KvReservations
@@ -26,6 +27,8 @@ from watchout.router.startup_hold import expected_of
 WRITE_EVERY_S: Final = 2.0
 #: Seconds between two looks whether the store has lost records.
 LOOK_EVERY_S: Final = 5.0
+#: Seconds between two looks at the leaders of the buckets.
+LEADERS_EVERY_S: Final = 10.0
 #: Last part of the subject of beats.
 BEATS: Final = "slots"
 
@@ -51,7 +54,7 @@ class ClusterRouter:
         self._open_records: weakref.WeakSet[KvRecords] = weakref.WeakSet()
         #: The routers of the slots, from their start to their end.
         self._routers: weakref.WeakSet[SlotRouter] = weakref.WeakSet()
-        self._looking: supervisor.Periodic | None = None
+        self._looking: list[supervisor.Periodic] = []
 
     async def start(self) -> None:
         """Connect, and begin to take slots.
@@ -61,18 +64,23 @@ class ClusterRouter:
         """
         settings = self._settings
         link = self._link = cluster_link(settings)
+        leases = link.bucket("slots")
         self._records = link.bucket("records")
+        self._leaders = BucketLeaders(leases, self._records)
         self._keeper = SlotKeeper(
             me=self._me,
             name=self._name,
             host=self._host,
             slots=settings.slots,
-            store=link.bucket("slots"),
+            store=leases,
             open_beats=lambda on_beat: link.broadcast(BEATS, on_beat),
             make_router=self._make_router,
         )
         await self._keeper.start()
-        self._looking = supervisor.current().every(LOOK_EVERY_S, self._restore_lost, "records of the cluster")
+        self._looking = [
+            supervisor.current().every(LOOK_EVERY_S, self._restore_lost, "records of the cluster"),
+            supervisor.current().every(LEADERS_EVERY_S, self._look_at_leaders, "leaders of the buckets"),
+        ]
         _log.info("router takes part", cluster=settings.cluster_name, slots=settings.slots)
 
     async def drain(self) -> None:
@@ -83,8 +91,8 @@ class ClusterRouter:
 
     async def stop(self) -> None:
         """End the routers that still run, and the connection."""
-        if self._looking is not None:
-            await self._looking.close()
+        for looking in self._looking:
+            await looking.close()
         if self._keeper is not None:
             await self._keeper.stop()
         if self._link is not None:
@@ -124,6 +132,11 @@ class ClusterRouter:
         for each in list(self._open_records):
             if not await each.restore_lost():
                 return
+
+    async def _look_at_leaders(self) -> None:
+        """Keep the leaders of both buckets together: one process of the site does it, that which has the first slot."""
+        if self._keeper is not None and 0 in self._keeper.held:
+            await self._leaders.look()
 
     def _report(self, keeper: SlotKeeper, slot: int) -> LeaseReport:
         ages = {each: keeper.renewed_ago_s(each) for each in keeper.held}

@@ -289,7 +289,9 @@ class Site:
             at_rest = time.monotonic() - since > AT_REST_S
             if not at_rest or len(found) != SLOTS:
                 return False
-            return hosts == set(range(len(self.machines))) - {self.host_of_leader()}
+            leaders = self._leaders(0) or {}
+            is_one = leaders.get("KV_watchout-slots") == leaders.get("KV_watchout-records")
+            return is_one and hosts == set(range(len(self.machines))) - {self.host_of_leader()}
 
         poll(shared, SHARED_S, "the hosts do not share the slots")
         return found

@@ -12,7 +12,7 @@ class MemoryKeyValue:
     """One bucket, a `KeyValue`; several processes of a test share it.
 
     `down`: every request fails. `led_here`: what `is_led_here` says. `lose_replies`: so many of the next writes are
-    made, and their replies are lost.
+    made, and their replies are lost. `led_by`: what `leader` says; `moved_to`: where `move_leader` was to move it.
     """
 
     def __init__(self) -> None:
@@ -22,6 +22,8 @@ class MemoryKeyValue:
         self.lose_replies = 0
         self.max_value_bytes = 900_000
         self.led_here = False
+        self.led_by: str | None = None
+        self.moved_to: list[str] = []
         self.writes = 0
 
     async def read(self, key: str) -> BucketValue:
@@ -47,6 +49,15 @@ class MemoryKeyValue:
     async def is_led_here(self) -> bool:
         await self._reached()
         return self.led_here
+
+    async def leader(self) -> str | None:
+        await self._reached()
+        return self.led_by
+
+    async def move_leader(self, server: str) -> None:
+        self.moved_to.append(server)
+        await self._reached()
+        self.led_by = server
 
     def lose(self) -> None:
         """The bucket is deleted; revisions begin again."""

@@ -186,6 +186,12 @@ class SlotHouse:
         (found,) = [server for server in self.nats.servers if server.name == info.cluster.leader]
         return found
 
+    async def move_leader(self, bucket: str) -> None:
+        """Have another server lead a bucket."""
+        client = self._ear.client if self._ear else None
+        assert client is not None
+        await client.request(f"$JS.API.STREAM.LEADER.STEPDOWN.KV_{self.name}-{bucket}", b"", timeout=5.0)
+
     # ── what is called ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _on_joined(self, slot: int, _new: bool) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
+import msgspec
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, StreamConfig
@@ -34,6 +35,14 @@ NO_STREAM: Final = 10059
 NO_MESSAGE: Final = 10037
 
 T = TypeVar("T")
+
+
+class _Said(msgspec.Struct):
+    """The reply of JetStream to a request of its API, as far as it is read."""
+
+    success: bool = False
+    error: dict[str, Any] = {}
+
 
 _log = log.get("common.bus.nats.kv")
 
@@ -101,14 +110,34 @@ class NatsKeyValue:
 
     async def is_led_here(self) -> bool:
         """Return whether the NATS server of this machine, in use here, leads the bucket. See `KeyValue.is_led_here`."""
+        leader = await self.leader()
+        client = self._connection.client
+        return leader is not None and client is not None and client.is_here and client.server_name == leader
+
+    async def leader(self) -> str | None:
+        """Return the name of the server that leads the bucket. See `KeyValue.leader`."""
         js = await self._context()
         try:
             info = await _ask(lambda: js.stream_info(self._stream))
         except (NatsError, TimeoutError, OSError, ValueError) as error:
             raise self._unavailable(error) from None
+        return (info.cluster.leader or None) if info.cluster is not None else None
+
+    async def move_leader(self, server: str) -> None:
+        """Let another server lead the bucket. See `KeyValue.move_leader`."""
         client = self._connection.client
-        leader = None if info.cluster is None else info.cluster.leader  # None: a server without a cluster
-        return leader is not None and client is not None and client.is_here and client.server_name == leader
+        if client is None:
+            raise BucketUnavailable(self._connection.explain() or "there is no connection to NATS")
+        subject = f"$JS.API.STREAM.LEADER.STEPDOWN.{self._stream}"
+        wanted = msgspec.json.encode({"placement": {"preferred": server}})
+        try:
+            said = msgspec.json.decode((await client.request(subject, wanted, timeout=REQUEST_S)).data, type=_Said)
+        except (NatsError, TimeoutError, OSError, ValueError):
+            raise BucketUnavailable(
+                f"no answer to {subject} within {REQUEST_S} s: expected that the user may publish to it"
+            ) from None
+        if not said.success:
+            raise BucketUnavailable(f"{subject}: {said.error}")
 
     # ── the bucket ───────────────────────────────────────────────────────────────────────────────────────────────
 

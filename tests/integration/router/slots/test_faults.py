@@ -22,6 +22,7 @@ from watchout.common.bus.nats import dialing
 from watchout.common.bus.nats.kv import NatsClusterLink
 from watchout.common.errors import StartError
 from watchout.router import handler
+from watchout.router.slots import bucket_leaders, cluster
 from watchout.router.slots.cluster import ClusterRouter
 from watchout.router.slots.keeper import SlotKeeper
 from watchout.router.slots.kv_records import KvRecords
@@ -183,6 +184,31 @@ async def test_the_slots_are_where_the_leader_of_the_store_is_not(
     await house.claims(HEALED_S)
     await asyncio.to_thread(nats.start)
     await eventually(are_elsewhere, SHARED_S, "a slot is where the leader of the store has moved to")
+
+
+async def test_one_server_leads_both_buckets(house: SlotHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "LEADERS_EVERY_S", 0.5)
+    monkeypatch.setattr(bucket_leaders, "AGAIN_S", 1.0)
+    await shared(house)
+
+    async def is_one() -> bool:
+        with contextlib.suppress(NatsError, ValueError):  # there may be no leader now
+            return await house.leader("slots") is await house.leader("records")
+        return False
+
+    await eventually(is_one, COMES_S, "two servers lead the buckets")
+    for bucket in ("records", "slots"):
+        former = await house.leader(bucket)
+        await house.move_leader(bucket)
+
+        async def has_moved(bucket: str = bucket, former: NatsServer = former) -> bool:
+            with contextlib.suppress(NatsError, ValueError):
+                return await house.leader(bucket) is not former
+            return False
+
+        await eventually(has_moved if bucket == "slots" else is_one, COMES_S, "the leader does not move")
+        await eventually(is_one, COMES_S, "two servers lead the buckets")
+    assert house.lost() == 0
 
 
 async def ended(server: NatsServer) -> None:
