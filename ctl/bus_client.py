@@ -105,7 +105,10 @@ def warn_missing(missing: Sequence[int]) -> None:
     """
     if missing:
         slots = ("slot " if len(missing) == 1 else "slots ") + ", ".join(map(str, missing))
-        click.echo(click.style(f"without the streams of {slots}: no answer of a router there", "yellow"), err=True)
+        click.echo(
+            click.style(f"without the streams of {slots}: no router answered there, or it cannot say yet", "yellow"),
+            err=True,
+        )
 
 
 async def _nothing(_slot: int) -> AsyncIterator[Message]:

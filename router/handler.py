@@ -356,6 +356,10 @@ class MessageHandler:
         """Go on with what is stored of this slot, which is loaded now."""
         self._has_records = True
         self.alerts.restore_waiting(self.loop.time())
+        for member, body in self.hold.take_about_shares():
+            with supervisor.current().guarding("what waited for the stored shares"):
+                if self.members.get(member) is not None:
+                    self._decide(member, body)
         if self.hold.loaded():
             self._end_startup_soon()
 

@@ -209,10 +209,9 @@ class Members:
     def reporters(self, now: float) -> Reporters:
         """Return the gateways and bridges that are here; those that were silent for `LOST_AFTER_S` may be lost."""
         known = [member for member in self._members.values() if member.hello.kind != "ctl"]
-        return Reporters(
-            frozenset(member.hello.process for member in known if now - member.last_message_at < LOST_AFTER_S),
-            is_certain=bool(known) and all(now - member.joined_at >= LOST_AFTER_S for member in known),
-        )
+        heard = frozenset(member.hello.process for member in known if now - member.last_message_at < LOST_AFTER_S)
+        is_certain = bool(heard) and all(now - member.joined_at >= LOST_AFTER_S for member in known)
+        return Reporters(heard, is_certain=is_certain)
 
     def silent(self, now: float) -> list[Member]:
         """Return the members that are lost: without a message for `Member.lost_after_s`."""

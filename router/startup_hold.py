@@ -111,6 +111,14 @@ class StartupHold:
             raise RuntimeError("requests are not held now")
         self._held.append((member, request))
 
+    def take_about_shares(self) -> list[tuple[bytes, HeldRequest]]:
+        """Remove and return the held requests about shares, each with its sender: they wait for no report."""
+        held = self._held or ()
+        others = deque(each for each in held if not isinstance(each[1], AboutShares))
+        if self._held is not None:
+            self._held = others if others or not self._is_released else None
+        return [each for each in held if isinstance(each[1], AboutShares)]
+
     def release(self) -> None:
         """Let the held requests be taken, in the order in which they are to be decided.
 

@@ -79,8 +79,11 @@ class KeyValue(Protocol):
             BucketUnavailable: It is not known now: nobody decides, or the store cannot be asked.
         """
 
-    async def leader(self) -> str | None:
-        """Return the name of the server that decides in the bucket; None: there is only one, or none decides now.
+    async def servers(self) -> list[str]:
+        """Return the names of the servers that have the bucket, first the one that decides in it.
+
+        Returns:
+            The names; none at all: no server decides now, or there is only one, without a cluster.
 
         Raises:
             BucketUnavailable: The store cannot be asked.
@@ -90,7 +93,7 @@ class KeyValue(Protocol):
         """Let another server decide in the bucket. Writes are not answered for a moment.
 
         Args:
-            server: Its name.
+            server: Its name, one of the further `servers`.
 
         Raises:
             BucketUnavailable: It refused, or did not answer.

@@ -72,12 +72,12 @@ async def _show(settings: Settings, user: str | None, *, as_json: bool) -> None:
             raise Failure(UNEXPECTED_REPLY) from None
     rows = merge_reservations(list(asked.by_slot.values()), MAX_ROWS)
     warn_missing(asked.missing)
+    if not rows and asked.missing:
+        raise Failure("it is not known whether ids are reserved: try again")
     found = [{"streamId": row.stream, "userId": row.user, "secondsLeft": round(row.left_s)} for row in rows]
     if as_json:
         click.echo(msgspec.json.encode(found))
         return
-    if not found and asked.missing:
-        raise Failure("it is not known whether ids are reserved: try again")
     if not found:
         click.echo("no ids are reserved" + (f" for user {printable(user)}" if user is not None else ""))
         return

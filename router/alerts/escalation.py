@@ -91,7 +91,8 @@ class Escalations:
         self._schedule: list[tuple[int, str]] = []
         #: By key: when it was settled; oldest first.
         self._settled: OrderedDict[str, int] = OrderedDict()
-        self._is_restored = False
+        #: Whether `restore` was called.
+        self.is_restored = False
         self._changed: set[str] = set()
 
     @property
@@ -130,7 +131,7 @@ class Escalations:
             now_ms: Now.
         """
         key = _key(stream, alert_id)
-        if self._remove(key) is not None or not self._is_restored:  # its record may not be read yet
+        if self._remove(key) is not None or not self.is_restored:  # its record may not be read yet
             self._settle(key, now_ms)
 
     def due(self, now_ms: int) -> list[Alert]:
@@ -167,11 +168,9 @@ class Escalations:
         Returns:
             The number of records that cannot be read.
         """
-        bad, self._is_restored = 0, True
+        bad, self.is_restored = 0, True
         settled: list[tuple[int, str]] = []
         for key, body in records.items():
-            if key in self._waiting or key in self._settled or key in self._changed:
-                continue  # it came before this record was read
             try:
                 record = msgspec.json.decode(body, type=WaitingRecord)
                 alert = Alert.from_json(record.json.encode()) if record.json else None
@@ -180,14 +179,17 @@ class Escalations:
                 self._changed.add(key)
                 continue
             if record.state == "settled" or alert is None:
-                settled.append((record.at, key))
+                settled.append((min(record.at, now_ms), key))
+                self._remove(key)  # raised again before this record was read
+            elif key in self._waiting or key in self._settled:
+                continue  # what came before this record was read holds
             elif now_ms - record.at > STALE_MS:
                 self._changed.add(key)
             else:
                 at = min(record.at, now_ms + self._after_ms)
                 self._add(key, WaitingAlert(alert, at, min(record.accepted_at, now_ms), record.owner))
-        for at, key in sorted(settled)[-MAX_SETTLED:]:
-            self._settled[key] = min(at, now_ms)
+        every = sorted([*settled, *((at, key) for key, at in self._settled.items())])
+        self._settled = OrderedDict((key, at) for at, key in every[-MAX_SETTLED:])
         return bad
 
     def take_changes(self) -> dict[str, bytes | None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 from watchout.common import log, metric_names
 from watchout.common.alerts.model import Severity
@@ -14,6 +15,9 @@ from watchout.router.webhook.events import unacknowledged_event
 
 if TYPE_CHECKING:  # loaded where a webhook is set
     from watchout.router.webhook.sender import WebhookSender
+
+#: Seconds after the start in which nothing is escalated while the stored records cannot be read.
+RECORDS_WAIT_S: Final = 30.0
 
 _log = log.get("router.alerts.escalation_sender")
 
@@ -36,6 +40,7 @@ class EscalationSender:
         self._metrics = metrics
         self._webhook = webhook
         self._store = store
+        self._began_at = time.monotonic()
 
     async def restore(self) -> None:
         """Load what waited at a former router."""
@@ -45,8 +50,11 @@ class EscalationSender:
     async def run(self) -> None:
         """Escalate what is due, then write what changed. Runs every second.
 
-        An event goes out before the store says so: after a crash in between it is sent again under the same id.
+        An event goes out before the store says so: after a crash in between it is sent again under the same id. What is
+        stored may say that an alert is settled: it is waited for, for `RECORDS_WAIT_S` at most.
         """
+        if not self.escalations.is_restored and time.monotonic() - self._began_at < RECORDS_WAIT_S:
+            return
         now = now_ms()
         for alert in self.escalations.due(now):
             self._metrics.count(metric_names.ALERTS_ESCALATED)
@@ -55,8 +63,9 @@ class EscalationSender:
             )
             self._webhook.offer(unacknowledged_event(alert, now))
         self._metrics.set(metric_names.ALERTS_UNACKNOWLEDGED, self.escalations.waiting)
-        self._store.change(self.escalations.take_changes())
-        await self._store.write()
+        if self.escalations.is_restored:  # a change would replace the record that is not read yet
+            self._store.change(self.escalations.take_changes())
+            await self._store.write()
 
     async def close(self) -> None:
         """Write what is left and close the store."""

@@ -14,10 +14,10 @@ from typing import Final
 from watchout.common import log
 from watchout.common.bus.key_value import BucketUnavailable, KeyValue
 
-#: Seconds from one move to the next: a server of a release before 2.11 moves the leader to any other.
+#: Seconds from one move, or one that failed, to the next; and after several that failed: NATS before 2.11 refuses it,
+#: and a permission may be missing.
 AGAIN_S: Final = 60.0
-#: Seconds from a move that failed to the next: a permission may be missing.
-AGAIN_AFTER_FAULT_S: Final = 600.0
+AGAIN_AFTER_FAULTS_S: Final = 600.0
 
 _log: Final = log.get("router.slots.bucket_leaders")
 
@@ -35,25 +35,34 @@ class BucketLeaders:
         self._leases = leases
         self._records = records
         self._clock = clock
+        #: The leaders of both at the last look, where the second can be moved to the first.
         self._apart: tuple[str, str] | None = None
         self._again_at = float("-inf")
+        #: Why the last move failed; empty: it did not.
+        self._fault = ""
+
+    def forget(self) -> None:
+        """Begin anew: another process looks now."""
+        self._apart = None
 
     async def look(self) -> None:
         """Move the leader of the records, if both leaders have been the same two servers at two looks."""
         former, self._apart = self._apart, None
         with contextlib.suppress(BucketUnavailable):
-            leases, records = await self._leases.leader(), await self._records.leader()
-            if leases and records and leases != records:
-                self._apart = leases, records
+            leases, records = await self._leases.servers(), await self._records.servers()
+            if leases and leases[0] in records[1:]:
+                self._apart = leases[0], records[0]
         if self._apart is not None and self._apart == former and self._clock() >= self._again_at:
             await self._move(self._apart[0])
 
     async def _move(self, server: str) -> None:
-        self._again_at = self._clock() + AGAIN_S
+        former, self._fault = self._fault, ""
         try:
             await self._records.move_leader(server)
         except BucketUnavailable as fault:
-            self._again_at = self._clock() + AGAIN_AFTER_FAULT_S
-            _log.warning("the leader of the records cannot be moved to that of the leases", reason=str(fault))
+            self._fault = str(fault)
+            if self._fault != former:
+                _log.warning("the leader of the records cannot be moved to that of the leases", reason=self._fault)
         else:
-            _log.info("the server that leads the leases leads the records too", server=server)
+            _log.info("the leader of the records moves to the server that leads the leases", server=server)
+        self._again_at = self._clock() + (AGAIN_AFTER_FAULTS_S if former and self._fault else AGAIN_S)

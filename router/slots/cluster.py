@@ -137,6 +137,8 @@ class ClusterRouter:
         """Keep the leaders of both buckets together: one process of the site does it, that which has the first slot."""
         if self._keeper is not None and 0 in self._keeper.held:
             await self._leaders.look()
+        else:
+            self._leaders.forget()
 
     def _report(self, keeper: SlotKeeper, slot: int) -> LeaseReport:
         ages = {each: keeper.renewed_ago_s(each) for each in keeper.held}

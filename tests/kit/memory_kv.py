@@ -12,7 +12,7 @@ class MemoryKeyValue:
     """One bucket, a `KeyValue`; several processes of a test share it.
 
     `down`: every request fails. `led_here`: what `is_led_here` says. `lose_replies`: so many of the next writes are
-    made, and their replies are lost. `led_by`: what `leader` says; `moved_to`: where `move_leader` was to move it.
+    made, and their replies are lost. `led_by`: the first of `servers`; `moved_to`: what `move_leader` was asked.
     """
 
     def __init__(self) -> None:
@@ -23,6 +23,7 @@ class MemoryKeyValue:
         self.max_value_bytes = 900_000
         self.led_here = False
         self.led_by: str | None = None
+        self.copies = ("n1", "n2", "n3")
         self.moved_to: list[str] = []
         self.writes = 0
 
@@ -50,9 +51,9 @@ class MemoryKeyValue:
         await self._reached()
         return self.led_here
 
-    async def leader(self) -> str | None:
+    async def servers(self) -> list[str]:
         await self._reached()
-        return self.led_by
+        return [] if self.led_by is None else [self.led_by, *(each for each in self.copies if each != self.led_by)]
 
     async def move_leader(self, server: str) -> None:
         self.moved_to.append(server)

@@ -190,7 +190,8 @@ class SlotHouse:
         """Have another server lead a bucket."""
         client = self._ear.client if self._ear else None
         assert client is not None
-        await client.request(f"$JS.API.STREAM.LEADER.STEPDOWN.KV_{self.name}-{bucket}", b"", timeout=5.0)
+        said = await client.request(f"$JS.API.STREAM.LEADER.STEPDOWN.KV_{self.name}-{bucket}", b"", timeout=5.0)
+        assert b'"success":true' in said.data, said.data
 
     # ── what is called ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -110,18 +110,20 @@ class NatsKeyValue:
 
     async def is_led_here(self) -> bool:
         """Return whether the NATS server of this machine, in use here, leads the bucket. See `KeyValue.is_led_here`."""
-        leader = await self.leader()
+        servers = await self.servers()
         client = self._connection.client
-        return leader is not None and client is not None and client.is_here and client.server_name == leader
+        return bool(servers) and client is not None and client.is_here and client.server_name == servers[0]
 
-    async def leader(self) -> str | None:
-        """Return the name of the server that leads the bucket. See `KeyValue.leader`."""
+    async def servers(self) -> list[str]:
+        """Return the names of the servers that have the bucket, its leader first. See `KeyValue.servers`."""
         js = await self._context()
         try:
             info = await _ask(lambda: js.stream_info(self._stream))
         except (NatsError, TimeoutError, OSError, ValueError) as error:
             raise self._unavailable(error) from None
-        return (info.cluster.leader or None) if info.cluster is not None else None
+        if info.cluster is None or not info.cluster.leader:
+            return []
+        return [info.cluster.leader, *(peer.name for peer in info.cluster.replicas or () if peer.name)]
 
     async def move_leader(self, server: str) -> None:
         """Let another server lead the bucket. See `KeyValue.move_leader`."""
@@ -134,7 +136,7 @@ class NatsKeyValue:
             said = msgspec.json.decode((await client.request(subject, wanted, timeout=REQUEST_S)).data, type=_Said)
         except (NatsError, TimeoutError, OSError, ValueError):
             raise BucketUnavailable(
-                f"no answer to {subject} within {REQUEST_S} s: expected that the user may publish to it"
+                f"no answer to {subject} within {REQUEST_S} s: if there never is one, the user may not publish to it"
             ) from None
         if not said.success:
             raise BucketUnavailable(f"{subject}: {said.error}")

@@ -590,14 +590,18 @@ ABOUT_SHARES = (
 async def test_what_depends_on_shares_waits_until_they_are_loaded(request_: FromMember, decided: str) -> None:
     place = Place(syncing=True)
     place.join(GATEWAY)
+    place.send(GATEWAY, OwnerLookup(request=9, stream="cam"))
     place.send(GATEWAY, request_)
-    place.handler.records_loaded()
     assert place.decided == []
+    place.handler.records_loaded()
+    assert place.decided == [decided], "it waits for no gateway"
     place.send(GATEWAY, request_)
-    assert place.decided == [decided], "they are loaded, and wait for no gateway"
+    assert place.decided == [decided, decided]
+    assert place.take(GATEWAY, OwnerReply) == []
     place.handler.end_startup()
     place.clock.run_turns()
     assert place.decided == [decided, decided]
+    assert len(place.take(GATEWAY, OwnerReply)) == 1
 
 
 @pytest.mark.parametrize("request_", [

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from watchout.common.alerts.model import Alert
-from watchout.common.bus.messages import OwnerLookup, RaiseAlert
+from watchout.common.bus.messages import EndShare, OwnerLookup, Query, RaiseAlert
 from watchout.router.startup_hold import MAX_HELD, HeldRequest, Reporters, StartupHold, expected_of
 
 
@@ -85,6 +85,25 @@ def test_all_are_expected_that_any_other_slot_hears_if_one_is_certain(
     known: list[tuple[list[str | None], bool]], expected: set[str]
 ) -> None:
     assert expected_of(Reporters(frozenset(heard), certain) for heard, certain in known) == expected
+
+
+@pytest.mark.parametrize("released", [True, False])
+@pytest.mark.parametrize("others", [True, False])
+def test_requests_about_shares_are_taken_by_themselves(released: bool, others: bool) -> None:
+    hold = StartupHold(syncing=True)
+    shares = Query(request=1, what="shares", stream="cam"), EndShare(request=2, id="a" * 22, stream="cam", user="ann")
+    lookups = [OwnerLookup(request=number, stream="cam") for number in (3, 4)] if others else []
+    for request in (shares[0], *lookups, shares[1]):
+        hold.hold(b"a", request)
+    if released:
+        hold.release()
+    assert hold.take_about_shares() == [(b"a", each) for each in shares]
+    assert hold.take_about_shares() == []
+    assert hold.syncing is (others or not released)
+    hold.release()
+    assert list(iter(hold.take, None)) == [(b"a", each) for each in lookups]
+    assert not hold.syncing
+    assert hold.take_about_shares() == []
 
 
 def test_a_full_hold_refuses_further_requests() -> None:

@@ -108,20 +108,40 @@ def test_the_next_router_goes_on_where_the_former_one_ended() -> None:
 
 def test_what_came_before_the_records_were_read_holds() -> None:
     disk, former = Disk(), made()
-    for name in ("a1", "a2", "a3"):
+    for name in ("a1", "a2", "a3", "a4"):
         former.watch(alert(name), 0)
+    former.acknowledged("cam", "a4", 5)
     disk.write(former)
     found = made()
     found.acknowledged("cam", "a1", 10)
     found.watch(alert("a2", message="raised again"), 500)
+    found.watch(alert("a4", message="raised again"), 500)
     found.restore(disk.records, 600)
     assert found.waiting == 2
     assert due(found, 1400) == ["a3"]
     assert due(found, 9999) == ["a2"]
-    found.acknowledged("cam", "a1", 9999)
     disk.write(found)
     assert due(disk.next_router(9999), 99_999) == []
     assert found.size_bytes == 0
+
+
+def test_of_too_many_settled_alerts_the_newest_are_remembered_whenever_records_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(escalation, "MAX_SETTLED", 2)
+    disk, former = Disk(), made()
+    for number, name in enumerate(("a1", "a2")):
+        former.watch(alert(name), 0)
+        former.acknowledged("cam", name, number)
+    disk.write(former)
+    found = made()
+    found.acknowledged("cam", "a3", 500)
+    found.restore(disk.records, 600)
+    for name in ("a2", "a3"):
+        found.watch(alert(name), 600)
+    assert found.waiting == 0, "they are settled"
+    found.watch(alert("a1"), 600)
+    assert found.waiting == 1, "it was settled first"
 
 
 def test_what_was_due_while_no_router_ran_is_due_at_once_unless_that_is_long_ago() -> None:

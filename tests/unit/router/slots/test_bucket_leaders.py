@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.kit.memory_kv import MemoryKeyValue
-from watchout.router.slots.bucket_leaders import AGAIN_AFTER_FAULT_S, AGAIN_S, BucketLeaders
+from watchout.common.bus.key_value import BucketUnavailable
+from watchout.router.slots.bucket_leaders import AGAIN_AFTER_FAULTS_S, AGAIN_S, BucketLeaders
 
 
 class Place:
@@ -32,7 +33,7 @@ async def test_at_the_second_look_the_records_follow_the_leases() -> None:
     assert place.leases.moved_to == []
 
 
-@pytest.mark.parametrize(("leases", "records"), [("n1", "n1"), (None, "n1"), ("n1", None), (None, None), ("", "n1")])
+@pytest.mark.parametrize(("leases", "records"), [("n1", "n1"), (None, "n1"), ("n1", None), (None, None)])
 async def test_nothing_is_moved_where_both_are_led_by_one_or_a_leader_is_not_known(
     leases: str | None, records: str | None
 ) -> None:
@@ -65,19 +66,38 @@ async def test_a_leader_that_goes_elsewhere_is_moved_again_after_a_while() -> No
     assert await place.looks(1) == ["n1"]
 
 
-async def test_what_is_refused_is_asked_again_much_later(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_nothing_is_moved_to_a_server_without_a_copy() -> None:
+    place = Place("n4", "n1")
+    assert await place.looks(5) == []
+    place.leases.led_by, place.records.copies = "n2", ("n1",)
+    assert await place.looks(5) == []
+
+
+async def test_whoever_looks_again_after_another_process_begins_anew() -> None:
     place = Place("n1", "n2")
     await place.looks(1)
+    place.leaders.forget()
+    assert await place.looks(1) == []
+    assert await place.looks(1) == ["n1"]
+
+
+async def test_what_is_refused_again_is_asked_much_later_and_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    place = Place("n1", "n2")
 
     async def refuse(server: str) -> None:
-        place.records.down = True
-        await MemoryKeyValue.move_leader(place.records, server)
+        place.records.moved_to.append(server)
+        raise BucketUnavailable("not permitted")
 
-    place.records.move_leader = refuse  # type: ignore[method-assign]
-    assert await place.looks(1) == ["n1"]
-    assert "cannot be moved" in capsys.readouterr().out
-    place.records.down = False
-    place.now = AGAIN_AFTER_FAULT_S - 1
-    assert await place.looks(3) == []
+    move, place.records.move_leader = place.records.move_leader, refuse  # type: ignore[method-assign]
+    assert await place.looks(9) == ["n1"]
+    place.now = AGAIN_S
+    assert await place.looks(9) == ["n1"]
+    place.now += AGAIN_AFTER_FAULTS_S - 1
+    assert await place.looks(9) == []
     place.now += 1
-    assert await place.looks(1) == ["n1"]
+    place.records.move_leader = move  # type: ignore[method-assign]
+    assert await place.looks(9) == ["n1"]
+    assert capsys.readouterr().out.count("cannot be moved") == 1
+    place.leases.led_by = "n3"
+    place.now += AGAIN_S
+    assert await place.looks(9) == ["n3"]
