@@ -141,7 +141,7 @@ class Escalations:
             now_ms: Now.
         """
         while self._settled and now_ms - next(iter(self._settled.values())) > SETTLED_MS:
-            self._changed.add(self._settled.popitem(last=False)[0])
+            self._forget_oldest()
         found: list[Alert] = []
         while self._schedule:
             at, key = self._schedule[0]
@@ -224,7 +224,15 @@ class Escalations:
         self._settled[key] = now_ms
         self._changed.add(key)
         if len(self._settled) > MAX_SETTLED:
-            self._changed.add(self._settled.popitem(last=False)[0])
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        """Forget what was settled first, and delete its record. Before the records are read there is none to delete."""
+        key, _ = self._settled.popitem(last=False)
+        if self.is_restored:
+            self._changed.add(key)
+        else:
+            self._changed.discard(key)
 
 
 def _key(stream: str, alert_id: str) -> str:

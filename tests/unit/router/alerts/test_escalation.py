@@ -19,8 +19,11 @@ def alert(name: str = "a1", severity: Severity = "high", message: str = "m", str
     return Alert(id=name, stream_id=stream, severity=severity, message=message, timestamp=1)
 
 
-def made(**bounds: int) -> Escalations:
-    return Escalations("high", AFTER_MS, **bounds)
+def made(*, restored: bool = True, **bounds: int) -> Escalations:
+    found = Escalations("high", AFTER_MS, **bounds)
+    if restored:
+        found.restore({}, 0)
+    return found
 
 
 def due(found: Escalations, now_ms: int) -> list[str]:
@@ -112,7 +115,7 @@ def test_what_came_before_the_records_were_read_holds() -> None:
         former.watch(alert(name), 0)
     former.acknowledged("cam", "a4", 5)
     disk.write(former)
-    found = made()
+    found = made(restored=False)
     found.acknowledged("cam", "a1", 10)
     found.watch(alert("a2", message="raised again"), 500)
     found.watch(alert("a4", message="raised again"), 500)
@@ -134,7 +137,7 @@ def test_of_too_many_settled_alerts_the_newest_are_remembered_whenever_records_a
         former.watch(alert(name), 0)
         former.acknowledged("cam", name, number)
     disk.write(former)
-    found = made()
+    found = made(restored=False)
     found.acknowledged("cam", "a3", 500)
     found.restore(disk.records, 600)
     for name in ("a2", "a3"):
@@ -142,6 +145,16 @@ def test_of_too_many_settled_alerts_the_newest_are_remembered_whenever_records_a
     assert found.waiting == 0, "they are settled"
     found.watch(alert("a1"), 600)
     assert found.waiting == 1, "it was settled first"
+
+
+def test_while_records_cannot_be_read_what_is_to_be_written_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(escalation, "MAX_SETTLED", 2)
+    found = made(restored=False)
+    for number in range(20):
+        found.watch(alert(f"a{number}"), number)
+        assert len(due(found, number + AFTER_MS)) == 1
+    assert len(found._changed) == 2
+    assert set(found.take_changes()) == set(found._settled)
 
 
 def test_what_was_due_while_no_router_ran_is_due_at_once_unless_that_is_long_ago() -> None:
