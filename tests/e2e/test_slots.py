@@ -150,13 +150,18 @@ def may_load(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     return may_load
 
 
-async def test_a_share_has_not_ended_because_shares_are_not_loaded_yet(in_one_process, clients, may_load):
-    """Gateways ask for the shares of their viewers each second."""
-    started = await in_one_process(gateways=1)
+async def shared_stream(started: OneProcess, clients: Clients) -> str:
+    """Let ann publish a stream of slot 1 and share it; the token of the share."""
     ann = started.token("ann")
     camera = await clients.camera(started.url, ann)
     await camera.register(CAMS[1])
-    token = (await test_shares.share(started.url, ann, CAMS[1]))["token"]
+    return str((await test_shares.share(started.url, ann, CAMS[1]))["token"])
+
+
+async def test_a_share_has_not_ended_because_shares_are_not_loaded_yet(in_one_process, clients, may_load):
+    """Gateways ask for the shares of their viewers each second."""
+    started = await in_one_process(gateways=1)
+    token = await shared_stream(started, clients)
     viewer = await clients.viewer(started.url, token)
     await viewer.subscribe(CAMS[1], consumes=["video-frame"])
     failed = started.gateways[0]._context.metrics.values
@@ -171,7 +176,8 @@ async def test_a_share_has_not_ended_because_shares_are_not_loaded_yet(in_one_pr
     before = failed.get(metric_names.REVALIDATION_FAILED, 0)
     await eventually(lambda: failed.get(metric_names.REVALIDATION_FAILED, 0) >= before + 2)
     assert viewer.open
-    answer = await http(f"{started.url}/streams/{CAMS[1]}/shares", method="POST", token=ann, body={"seconds": 600})
+    ann, path = started.token("ann"), f"/streams/{CAMS[1]}/shares"
+    answer = await http(f"{started.url}{path}", method="POST", token=ann, body={"seconds": 600})
     assert answer.status == 503
     assert b"the shares are not loaded yet, try again" in answer.body
     may_load.set()
@@ -186,10 +192,7 @@ async def test_a_share_has_not_ended_because_shares_are_not_loaded_yet(in_one_pr
 async def test_a_share_has_not_ended_because_shares_cannot_be_loaded(in_one_process, clients, may_load, monkeypatch):
     """Not because the store is away, which ends, but by a fault of whatever kind."""
     started = await in_one_process(gateways=1)
-    ann = started.token("ann")
-    camera = await clients.camera(started.url, ann)
-    await camera.register(CAMS[1])
-    token = (await test_shares.share(started.url, ann, CAMS[1]))["token"]
+    token = await shared_stream(started, clients)
 
     async def faulty(_: RecordFile) -> dict[str, bytes]:
         await may_load.wait()
@@ -208,10 +211,7 @@ async def test_a_share_has_not_ended_because_shares_cannot_be_loaded(in_one_proc
 async def test_what_is_asked_of_shares_waits_until_they_are_loaded(in_one_process, clients, may_load, monkeypatch):
     """They are late, so the new router has opened the bus by then."""
     started = await in_one_process(gateways=1)
-    ann = started.token("ann")
-    camera = await clients.camera(started.url, ann)
-    await camera.register(CAMS[1])
-    token = (await test_shares.share(started.url, ann, CAMS[1]))["token"]
+    token = await shared_stream(started, clients)
     await known_for_a_while(started)
     may_load.clear()
     monkeypatch.setattr(handler, "SYNC_GRACE_S", 3600.0)
