@@ -28,7 +28,6 @@ SYNC_GRACE_S: Final = 1.0
 #: Seconds for which requests are held yet when all have reported that are expected to: a bridge sends what a former
 #: router had accepted only after its report.
 REPORTED_S: Final = 0.1
-
 #: Requests that are held at most; further ones are refused.
 MAX_HELD: Final = 10_000
 
@@ -60,8 +59,7 @@ def expected_of(known: Iterable[Reporters]) -> frozenset[str]:
 
 
 class StartupHold:
-    """Holds claims, owner lookups, alerts and requests about shares after the router's start, until the gateways have
-    reported their streams.
+    """Holds the requests that depend on the streams of all gateways, or on the stored shares, after the router's start.
 
     Created by `SlotRouter`, used by its `MessageHandler`, which releases what is held after `SYNC_GRACE_S`, or sooner
     when nothing more is awaited.

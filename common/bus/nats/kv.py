@@ -37,7 +37,7 @@ NO_MESSAGE: Final = 10037
 T = TypeVar("T")
 
 
-class _Said(msgspec.Struct):
+class _ApiReply(msgspec.Struct):
     """The reply of JetStream to a request of its API, as far as it is read."""
 
     success: bool = False
@@ -133,13 +133,13 @@ class NatsKeyValue:
         subject = f"$JS.API.STREAM.LEADER.STEPDOWN.{self._stream}"
         wanted = msgspec.json.encode({"placement": {"preferred": server}})
         try:
-            said = msgspec.json.decode((await client.request(subject, wanted, timeout=REQUEST_S)).data, type=_Said)
+            reply = msgspec.json.decode((await client.request(subject, wanted, timeout=REQUEST_S)).data, type=_ApiReply)
         except (NatsError, TimeoutError, OSError, ValueError):
             raise BucketUnavailable(
-                f"no answer to {subject} within {REQUEST_S} s: if there never is one, the user may not publish to it"
+                f"no reply to {subject} within {REQUEST_S} s: if there never is one, the user may not publish to it"
             ) from None
-        if not said.success:
-            raise BucketUnavailable(f"{subject}: {said.error}")
+        if not reply.success:
+            raise BucketUnavailable(f"{subject}: {reply.error}")
 
     # ── the bucket ───────────────────────────────────────────────────────────────────────────────────────────────
 
