@@ -246,8 +246,28 @@ def how_to_use(site: Site) -> str:
     return "\n".join(lines)
 
 
-async def run(site: Site, options: argparse.Namespace, say: Callable[[str], None], held: asyncio.Event) -> list[Felt]:
-    """Start the site, play, and hold it until `held` is set if that is wanted; what was felt."""
+class Hold:
+    """Keeps the site standing at the end of the demo, until a signal ends both."""
+
+    def __init__(self) -> None:
+        self._holds = False
+        self._over = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Return when the demo is told to end."""
+        self._holds = True
+        await self._over.wait()
+
+    def end(self, demo: asyncio.Task[Any]) -> None:
+        """End the demo: one that only holds goes on to its end, however long that takes; any other is cancelled."""
+        if self._holds:
+            self._over.set()
+        else:
+            demo.cancel()
+
+
+async def run(site: Site, options: argparse.Namespace, say: Callable[[str], None], hold: Hold) -> list[Felt]:
+    """Start the site, play, and hold it until it is told to end if that is wanted; what was felt."""
     site.make(say)
     say(f"three hosts start: {', '.join(f'{host.name} {host.url}' for host in site.hosts)}")
     await site.start()
@@ -260,7 +280,7 @@ async def run(site: Site, options: argparse.Namespace, say: Callable[[str], None
             Console(width=max(120, Console().width)).print(table(demo.rows))
         if options.hold:
             print(how_to_use(site), flush=True)
-            await held.wait()
+            await hold.wait()
     return demo.rows
 
 
@@ -280,21 +300,20 @@ def arguments() -> argparse.Namespace:
 async def main() -> int:
     """Run the demo; its exit code: 0, or 1 when something did not heal or an alert was lost or came twice."""
     options = arguments()
-    began, loop, held = time.monotonic(), asyncio.get_running_loop(), asyncio.Event()
+    began, loop, hold = time.monotonic(), asyncio.get_running_loop(), Hold()
     site = Site(options.home, options.net)
 
     def say(text: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
 
-    task = loop.create_task(run(site, options, say, held), name="demo")
+    task = loop.create_task(run(site, options, say, hold), name="demo")
     stopped: list[int] = []
 
     def stop(number: int) -> None:
         if not stopped and not task.done():
             say("everything is ended and removed")
             stopped.append(number)
-            held.set()
-            loop.call_later(0.2, task.cancel)  # a site that is only held ends by itself
+            hold.end(task)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop, number)
