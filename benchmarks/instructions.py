@@ -40,11 +40,34 @@ FIRST: Final = (50, 0.0)
 #: A command to valgrind, or a frame, that takes longer than this has failed, and a start under valgrind.
 TIMEOUT_S: Final = 60.0
 START_S: Final = 400.0
-#: Viewers of the one camera, and whether the connections are TLS, by name.
-SHAPES: Final[dict[str, tuple[int, bool]]] = {
-    "1x1": (1, False), "1x10": (10, False), "tls-1x1": (1, True), "tls-1x10": (10, True),
-}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is measured. `viewers`: those of the one camera. `secured`: TLS for all clients.
+
+    `gateways`: with two, all viewers are at the second one, and both are counted. `hosts`: with two, one gateway each.
+    """
+
+    viewers: int
+    secured: bool = False
+    gateways: int = 1
+    hosts: int = 1
+
+
+SHAPES: Final[dict[str, Shape]] = {
+    "1x1": Shape(1),
+    "1x10": Shape(10),
+    "tls-1x1": Shape(1, secured=True),
+    "tls-1x10": Shape(10, secured=True),
+    "two-gateways-1x1": Shape(1, gateways=2),
+    "two-hosts-1x1": Shape(1, gateways=2, hosts=2),
+}
 FORMATS: Final = ("json", "binary")
+#: Of two gateways, what each is.
+GATEWAYS: Final = (", the camera's gateway", ", the viewers' gateway")
+#: Place of the first gateway among the processes of watchout: after router and mlbridge.
+FIRST_GATEWAY: Final = 2
 STREAM: Final = "cam"
 #: Lines of a profile that name the function whose costs follow, and one that it calls; the name stands at the first.
 _NAME: Final = re.compile(r"fn=\((\d+)\)(?: (.+))?")
@@ -106,7 +129,7 @@ def under_callgrind(scripts: Path, folder: Path) -> Path:
     gateway.unlink()
     gateway.write_text(
         "#!/bin/sh\nexec valgrind -q --tool=callgrind --instr-atstart=no "
-        f"--callgrind-out-file='{folder}/out' '{scripts}/python' '{scripts}/watchout-gateway'\n"
+        f"--callgrind-out-file='{folder}/out-%p' '{scripts}/python' '{scripts}/watchout-gateway'\n"
     )
     gateway.chmod(0o755)
     return folder
@@ -131,7 +154,7 @@ async def instructions(pid: int, folder: Path, into: Counted) -> AsyncIterator[N
     yield
     await command("callgrind_control", "-d", str(pid))
     await command("callgrind_control", "-i", "off", str(pid))
-    for file in await asyncio.to_thread(lambda: list(folder.glob("out.*"))):
+    for file in await asyncio.to_thread(lambda: list(folder.glob(f"out-{pid}.*"))):
         into.counts.update(functions(file.read_text()))
         file.unlink()
 
@@ -139,7 +162,7 @@ async def instructions(pid: int, folder: Path, into: Counted) -> AsyncIterator[N
 @asynccontextmanager
 async def calls_of_kernel(pid: int, folder: Path, into: Counted) -> AsyncIterator[None]:
     """Count the system calls of all threads of a process until the block is left."""
-    file = folder / "calls"
+    file = folder / f"calls-{pid}"
     child = await asyncio.create_subprocess_exec(
         "strace", "-f", "-c", "-U", "name,calls", "-p", str(pid), "-o", str(file), stderr=asyncio.subprocess.PIPE
     )
@@ -182,12 +205,12 @@ class Clients:
 
 
 async def joined(
-    stack: AsyncExitStack, running: Running, tls: TlsFiles | None, path: str, **said: Any
+    stack: AsyncExitStack, running: Running, gateway: int, tls: TlsFiles | None, path: str, **said: Any
 ) -> ClientConnection:
     """Return a client that has signed in and said this. Raises `Failed` when it is refused."""
     scheme, trust = ("ws", None) if tls is None else ("wss", client_context(tls.authority))
     client = await stack.enter_async_context(
-        connect(f"{scheme}://127.0.0.1:{running.ports[0]}{path}", ssl=trust, compression=None, max_size=None)
+        connect(f"{scheme}://127.0.0.1:{running.ports[gateway]}{path}", ssl=trust, compression=None, max_size=None)
     )
     for message in ({"type": "auth", "token": running.token}, said):
         await client.send(json.dumps(message))
@@ -197,38 +220,44 @@ async def joined(
     return client
 
 
-async def measured(scripts: Path, shape: str, form: str, meter: Meter) -> dict[str, float]:
-    """What a meter counts in the gateway for one frame of the camera."""
-    viewers, secured = SHAPES[shape]
+async def measured(scripts: Path, name: str, form: str, meter: Meter) -> list[dict[str, float]]:
+    """What a meter counts in each gateway for one frame of the camera."""
+    shape = SHAPES[name]
     async with AsyncExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wo-")))
         folder = work / "counted"
         folder.mkdir()
-        tls = make_files(work / "tls") if secured else None
+        tls = make_files(work / "tls") if shape.secured else None
         system = Watchout(under_callgrind(scripts, folder) if meter is instructions else scripts, start_s=START_S)
-        running = await stack.enter_async_context(system.started(work, options=Options(tls=tls)))
+        options = Options(tls=tls, gateways=shape.gateways, hosts=shape.hosts)
+        running = await stack.enter_async_context(system.started(work, options=options))
         camera = await joined(
-            stack, running, tls, "/streams/register",
+            stack, running, 0, tls, "/streams/register",
             type="register", clientType="mobile", streamId=STREAM, produces=["video-frame"],
         )  # fmt: skip
         watching = [
             await joined(
-                stack, running, tls, "/streams/subscribe",
+                stack, running, shape.gateways - 1, tls, "/streams/subscribe",
                 type="subscribe", clientType="dashboard", streamId=STREAM, consumes=["video-frame"], format=form,
             )
-            for _ in range(viewers)
+            for _ in range(shape.viewers)
         ]  # fmt: skip
         clients = Clients(camera, watching, form)
         await clients.send(*FIRST)
-        found: list[Counted] = []
+        gateways = running.pids[FIRST_GATEWAY : FIRST_GATEWAY + shape.gateways]
+        found: list[list[Counted]] = []
         for frames, every_s in (SLOW, FAST):
-            counted = Counted(frames)
-            async with meter(running.pids[-1], folder, counted):
+            counts = [Counted(frames) for _ in gateways]
+            async with AsyncExitStack() as counting:
+                for pid, each in zip(gateways, counts, strict=True):
+                    await counting.enter_async_context(meter(pid, folder, each))
                 began = time.perf_counter()
                 await clients.send(frames, every_s)
-                counted.seconds = time.perf_counter() - began
-            found.append(counted)
-    return per_frame(*found)
+                seconds = time.perf_counter() - began
+            for each in counts:
+                each.seconds = seconds
+            found.append(counts)
+    return [per_frame(slow, fast) for slow, fast in zip(*found, strict=True)]
 
 
 @click.command()
@@ -250,10 +279,11 @@ def main(shapes: tuple[str, ...], forms: tuple[str, ...], scripts: Path | None, 
                 found = asyncio.run(measured(place, shape, form, meter))
             except (Failed, TimeoutError) as fault:
                 raise click.ClickException(f"{shape}, {form}: {str(fault) or 'it took too long'}") from None
-            click.echo(f"{shape}, {form}: {sum(found.values()):,.1f} for each frame")
-            shown = sorted(found.items(), key=lambda each: -each[1])
-            for name, count in [each for each in shown if each[1] >= 0.05] if syscalls else shown[:most]:
-                click.echo(f"  {count:12,.2f}  {name}")
+            for counts, gateway in zip(found, [""] if len(found) == 1 else GATEWAYS, strict=True):
+                click.echo(f"{shape}, {form}{gateway}: {sum(counts.values()):,.1f} for each frame")
+                shown = sorted(counts.items(), key=lambda each: -each[1])
+                for name, count in [each for each in shown if each[1] >= 0.05] if syscalls else shown[:most]:
+                    click.echo(f"  {count:12,.2f}  {name}")
 
 
 if __name__ == "__main__":
