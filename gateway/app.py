@@ -200,6 +200,7 @@ class Gateway:
         await self._context.authenticator.close()  # it has threads, which would keep the process alive
         await self._tasks.close()
         await asyncio.gather(*self._listeners, return_exceptions=True)
+        self._context.recorder.record_all_ends()
         self._port.close()
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -23,6 +25,8 @@ from watchout.gateway.why.tcp_info import TcpInfo
 PEAK_OVER_S: Final = 5.0
 #: How a connection ended of which nobody said how: its bytes ended, or the kernel gave it up.
 LOST: Final = "the connection ended without a close frame"
+#: Ends of connections that are remembered and logged in one turn of the event loop, about 0.1 ms each.
+ENDS_IN_TURN: Final = 20
 
 
 class _ErrorText(msgspec.Struct):
@@ -31,6 +35,17 @@ class _ErrorText(msgspec.Struct):
     code: str
     message: str
     stream_id: str = msgspec.field(default="", name="streamId")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A connection that ended `at` this time, in ms since the epoch; the others as in `Recorder.closed`."""
+
+    tally: Tally
+    user: str | None
+    path: str
+    tcp: TcpInfo | None
+    at: int
 
 
 class Recorder:
@@ -55,6 +70,9 @@ class Recorder:
         self._log = AccessLog(settings.access_log_rate, now, enabled=settings.access_log)
         self._connections = 0
         self._prefix = f"{name}/{os.getpid()}."
+        #: Connections that ended and wait for a turn, each once; how many more are recorded in the present turn.
+        self._ended: deque[_Ended] = deque()
+        self._room = ENDS_IN_TURN
 
     def begin(self, address: str) -> Tally:
         """Return the tally of a new connection.
@@ -70,13 +88,38 @@ class Recorder:
     def closed(self, tally: Tally, *, user: str | None, path: str, tcp: TcpInfo | None) -> None:
         """Remember and log the end of an accepted connection, whose subscriptions and publication have ended.
 
+        Past `ENDS_IN_TURN` ends the others are recorded in the next turns of the event loop, in their order.
+
         Args:
-            tally: Its counts.
+            tally: Its counts, which are final.
             user: The user it belonged to; None: nobody signed in.
             path: The path of its upgrade.
             tcp: What the kernel counted; None: unknown.
         """
-        ended, at = tally.ending or Ending(1006, LOST, "network"), now_ms()
+        self._ended.append(_Ended(tally, user, path, tcp, now_ms()))
+        if self._room == ENDS_IN_TURN:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        self._record_ends()
+
+    def record_all_ends(self) -> None:
+        """Record the ends that wait for a turn: the gateway ends."""
+        while self._ended:
+            self._record_end(self._ended.popleft())
+
+    def _next_turn(self) -> None:
+        self._room = ENDS_IN_TURN
+        if self._ended:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        self._record_ends()
+
+    def _record_ends(self) -> None:
+        while self._ended and self._room:
+            self._room -= 1
+            self._record_end(self._ended.popleft())
+
+    def _record_end(self, ended: _Ended) -> None:
+        tally, at = ended.tally, ended.at
+        ending = tally.ending or Ending(1006, LOST, "network")
         seconds = round(max(0, at - tally.began_ms) / 1000, 3)
         waiting = tally.waiting or (0, 0)
         numbers = {
@@ -85,8 +128,8 @@ class Recorder:
             "frames_out": tally.frames_out,
             "alerts_in": tally.alerts_in,
             "alerts_out": tally.alerts_out,
-            "bytes_in": 0 if tcp is None else tcp.received,
-            "bytes_out": 0 if tcp is None else tcp.acked,
+            "bytes_in": 0 if ended.tcp is None else ended.tcp.received,
+            "bytes_out": 0 if ended.tcp is None else ended.tcp.acked,
             "limited": tally.limited,
             "messages_waiting": waiting[0],
             "bytes_waiting": waiting[1],
@@ -94,9 +137,9 @@ class Recorder:
         }
         self.memory.add(
             Incident(
-                what=IncidentKind.CLOSED, at=at, streams=tuple(tally.streams), user=user or "",
-                connection=tally.connection, address=tally.address, code=ended.code,
-                reason=ended.reason[:MAX_REASON_CHARS], by=ended.by,
+                what=IncidentKind.CLOSED, at=at, streams=tuple(tally.streams), user=ended.user or "",
+                connection=tally.connection, address=tally.address, code=ending.code,
+                reason=ending.reason[:MAX_REASON_CHARS], by=ending.by,
                 numbers={name: value for name, value in numbers.items() if value},
             )
         )  # fmt: skip
@@ -104,13 +147,13 @@ class Recorder:
         fields = {
             "connection": tally.connection,
             "address": tally.address,
-            "user": user,
-            "path": path,
+            "user": ended.user,
+            "path": ended.path,
             "streams": ",".join(tally.streams) + more,
             **{name: value for name, value in numbers.items() if value or name in _ALWAYS},
-            "code": ended.code,
-            "reason": ended.reason,
-            "by": ended.by,
+            "code": ending.code,
+            "reason": ending.reason,
+            "by": ending.by,
         }
         self._log.closed(asyncio.get_running_loop().time(), fields)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +13,7 @@ from watchout.common.why.incident import IncidentKind
 from watchout.common.why.memory import IncidentMemory
 from watchout.gateway import wire
 from watchout.gateway.hub.subscription import Subscription
-from watchout.gateway.why.recorder import PEAK_OVER_S, Recorder, note_rates
+from watchout.gateway.why.recorder import ENDS_IN_TURN, PEAK_OVER_S, Recorder, note_rates
 from watchout.gateway.why.tally import MAX_STREAMS, Ending, Tally
 
 
@@ -114,6 +116,42 @@ def test_an_error_is_remembered_by_client_and_stream_and_errors_alike_are_counte
     assert (one.what, one.count, one.reason) == (IncidentKind.ERROR, 2, "UNAUTHORIZED: first")
     assert found.memory.about(tally.connection, found.started_ms) == [one]
     assert one.user == "ann"
+
+
+def end(found: Recorder, count: int) -> list[str]:
+    """End so many connections in one turn; their ids."""
+    tallies = [found.begin(f"::{number}") for number in range(count)]
+    for tally in tallies:
+        found.closed(tally, user="ann", path="/", tcp=None)
+    return [tally.connection for tally in tallies]
+
+
+def recorded(found: Recorder) -> list[str]:
+    return [each.connection for each in found.memory.about("ann", found.started_ms)]
+
+
+async def test_ends_of_many_connections_are_recorded_in_several_turns_in_their_order() -> None:
+    found = recorder()
+    ended = end(found, ENDS_IN_TURN + 1)
+    assert recorded(found) == ended[:ENDS_IN_TURN]
+    ended += end(found, ENDS_IN_TURN)
+    assert recorded(found) == ended[:ENDS_IN_TURN]
+    await asyncio.sleep(0)
+    assert recorded(found) == ended[: 2 * ENDS_IN_TURN]
+    await asyncio.sleep(0)
+    assert recorded(found) == ended
+    await asyncio.sleep(0)
+    ended += end(found, 1)
+    assert recorded(found) == ended, "one by itself does not wait"
+
+
+async def test_a_gateway_that_ends_records_the_ends_that_wait() -> None:
+    found = recorder()
+    ended = end(found, 3 * ENDS_IN_TURN)
+    found.record_all_ends()
+    assert recorded(found) == ended
+    await asyncio.sleep(0)
+    assert recorded(found) == ended, "each once"
 
 
 def test_drops_are_one_incident_for_each_viewer_and_minute() -> None:
