@@ -62,6 +62,8 @@ class FrameRequests:
 
     def on_frame(self, key: Hashable, frame: Frame) -> None:
         """Pass a frame that arrived to all who wait for it."""
+        if not self._waits:
+            return
         for future in self._waits.get(key, ()):
             if not future.done():
                 future.set_result(frame)

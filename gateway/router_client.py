@@ -213,7 +213,7 @@ class RouterClient:
             now = self._loop.time()
             stamped = frame.mesh_parts(self.latency.stamp_of(frame, self.links.of(frame.stream_id).clock))
         for receiver in receivers:
-            delay_s = coalescing_delay_s(receiver.max_fps)
+            delay_s = 0.0 if receiver.max_fps is None else coalescing_delay_s(receiver.max_fps)
             if now < receiver.stamp_at or frame.stamps is None:
                 self.links.send_frame_to(receiver.at, parts, delay_s)
             else:
@@ -354,7 +354,7 @@ class RouterClient:
                     if body.at is None:
                         self._push(body.stream, parts)
                     else:
-                        self.links.send_frame_to(body.at, parts)
+                        self.links.send_frame_to(body.at, parts, 0.0)
             case Revoke():
                 alerts_after = (body.alerts_epoch, body.last_alert) if body.alerts_epoch else None
                 self.hub.revoke(body.stream, body.term, alerts_after)

@@ -22,6 +22,20 @@ from watchout.common.metric_names import MetricName
 OnFrame = Callable[[bytes | memoryview], None]
 
 
+class SendFrameTo(Protocol):
+    """Function that sends a frame to one member."""
+
+    def __call__(self, at: str, parts: Parts, coalescing_delay_s: float) -> None:
+        """Send a frame, or queue it.
+
+        Args:
+            at: The member's address, as the router named it.
+            parts: The encoded frame in parts, its header within the first (`common.bus.frames`).
+            coalescing_delay_s: Seconds for which the frame may be held back to be sent together with others.
+
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class LinkState:
     """One link of a member's part of the mesh, with what was counted since it was made; for `watchout-ctl cluster`.
@@ -79,15 +93,9 @@ class FrameMesh(Protocol):
     def link_states(self) -> list[LinkState]:
         """Return the state of each link."""
 
-    def send_frame(self, at: str, parts: Parts, coalescing_delay_s: float) -> None:
-        """Send a frame to one member, or queue it until its link takes it.
-
-        Args:
-            at: The member's address, as the router named it.
-            parts: The encoded frame in parts, its header within the first (`common.bus.frames`).
-            coalescing_delay_s: Seconds for which the frame may be held back to be sent together with others.
-
-        """
+    @property
+    def send_frame(self) -> SendFrameTo:
+        """Sends a frame to one member, or queues it until its link takes it; the same function until `close`."""
 
     def close(self) -> None:
         """Close all links, and accept no more frames."""

@@ -14,7 +14,7 @@ import msgspec
 from watchout.common import log, supervisor
 from watchout.common.bus.client import MAX_PENDING, METRICS_EVERY_S, BusClient
 from watchout.common.bus.link_rates import LinkRates
-from watchout.common.bus.mesh import FrameMesh, MemberCarrier, OnFrame
+from watchout.common.bus.mesh import FrameMesh, MemberCarrier, OnFrame, SendFrameTo
 from watchout.common.bus.messages import LEVEL, FromRouter, Hello, Message, Query
 from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.reply_records import R
@@ -31,6 +31,10 @@ LINKS_EVERY_S: Final = 2.0
 LINKS_LEVEL: Final = 2
 
 _log = log.get("common.bus.router_links")
+
+
+def _drop_frame(at: str, parts: Parts, coalescing_delay_s: float) -> None:
+    """The `SendFrameTo` where there is no mesh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,8 @@ class RouterLinks:
         self._process = secrets.token_hex(8) if carrier.slots > 1 else None
         self._links: list[BusClient] = []
         self._mesh: FrameMesh | None = None
+        #: Sends a frame to another member, or queues it; needs no router. Without a mesh the frame is dropped.
+        self.send_frame_to: SendFrameTo = _drop_frame
         self._rates = LinkRates()
         self._reporting: supervisor.Periodic | None = None
 
@@ -100,6 +106,7 @@ class RouterLinks:
         carrier, hello = self._carrier, msgspec.structs.replace(self._hello, level=LEVEL)
         if carrier.open_mesh is not None and self._on_frame is not None:
             self._mesh = carrier.open_mesh(on_frame=self._on_frame)
+            self.send_frame_to = self._mesh.send_frame
             hello = msgspec.structs.replace(hello, frames_at=self._mesh.address)
         if self._process is not None:
             hello = msgspec.structs.replace(hello, process=self._process)
@@ -268,18 +275,6 @@ class RouterLinks:
             _log.warning("a router of another release", slot=slot, error=str(error))
             return None
 
-    def send_frame_to(self, at: str, parts: Parts, coalescing_delay_s: float = 0.0) -> None:
-        """Send a frame to another member, or queue it. Needs no router; without a mesh the frame is dropped.
-
-        Args:
-            at: The member's address, as the router named it.
-            parts: The encoded frame in parts, its header within the first (`common.bus.frames`).
-            coalescing_delay_s: Seconds for which the frame may be held back to be sent with others.
-
-        """
-        if self._mesh is not None:
-            self._mesh.send_frame(at, parts, coalescing_delay_s)
-
     def report_links(self) -> None:
         """Tell one router, for operators, which links of the mesh there are; nothing where there are none."""
         link = next((each for each in self._links if each.live), None)
@@ -322,4 +317,4 @@ class RouterLinks:
             await link.close()
         if self._mesh is not None:
             self._mesh.close()
-            self._mesh = None
+            self._mesh, self.send_frame_to = None, _drop_frame

@@ -81,13 +81,11 @@ class AwaitedKeyFrames:
     frame in, and `dropped` for each queued frame that it drops. Past `MAX_AWAITED` keys the oldest is forgotten.
     """
 
-    __slots__ = ("_keys",)
+    __slots__ = ("keys",)
 
     def __init__(self) -> None:
-        self._keys: OrderedDict[Hashable, None] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._keys)
+        #: These keys; it stays the same object.
+        self.keys: OrderedDict[Hashable, None] = OrderedDict()
 
     def admits(self, key: Hashable, waiting: FrameKind | None, new: FrameKind) -> bool:
         """Return whether the frame `new` may take the place of `waiting` (None: nothing waits) under `key`.
@@ -97,8 +95,8 @@ class AwaitedKeyFrames:
         if not new.policy.needs_keyframe:
             return waiting is None or new.policy.replaces(waiting, new)
         if new.is_key:
-            self._keys.pop(key, None)
-        elif key in self._keys:
+            self.keys.pop(key, None)
+        elif key in self.keys:
             return False
         if waiting is None or new.policy.replaces(waiting, new):
             return True
@@ -108,6 +106,6 @@ class AwaitedKeyFrames:
     def dropped(self, key: Hashable, kind: FrameKind) -> None:
         """Record that a frame was dropped: delta frames that follow it under `key` are not admitted."""
         if kind.policy.needs_keyframe:
-            self._keys[key] = None
-            if len(self._keys) > MAX_AWAITED:
-                self._keys.popitem(last=False)
+            self.keys[key] = None
+            if len(self.keys) > MAX_AWAITED:
+                self.keys.popitem(last=False)

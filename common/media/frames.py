@@ -438,7 +438,7 @@ class Frame:
         on as it is. Else the same as `bus_parts`, also for `stamp`.
         """
         if self._sent_as_text and self._is_base64 and self.json_wire is not None:
-            form, codec, payload = FORM_JSON_MESSAGE, self.codec.value, self.json_wire
+            form, codec, payload = FORM_JSON_MESSAGE, (self._codec or self.codec).value, self.json_wire
             at, more = self._begin, len(self.more)
         elif not self._sent_as_text and self.binary_wire is not None:
             form, codec, payload = FORM_BINARY_MESSAGE, (self._claimed or self.codec).number, self.binary_wire

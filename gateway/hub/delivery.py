@@ -19,7 +19,7 @@ from watchout.gateway import wire
 from watchout.gateway.hub.newest_frames import NewestFrames
 from watchout.gateway.hub.reports import RouterReports
 from watchout.gateway.hub.sent_alerts import SentAlerts
-from watchout.gateway.hub.streams import LocalStream, Publication, StreamTable, ToMembers, Write
+from watchout.gateway.hub.streams import DirectReceiver, LocalStream, Publication, StreamTable, ToMembers, Write
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.latency.timed_message import TimedMessage
 
@@ -206,8 +206,14 @@ class Delivery:
             self.set_status(stream, "streaming", now_ms)
             self._reports.publication_changed(stream_id)
         self._deliver(stream, frame, now)
-        if publication.receivers and (to := [each for each in publication.receivers if each.sampler.take(now)]):
-            if frame.stamps is None and self._latency is not None and any(now >= each.stamp_at for each in to):
+        to: list[DirectReceiver] = []
+        stamps_due = False
+        for receiver in publication.receivers:
+            if receiver.max_fps is None or receiver.sampler.take(now):
+                to.append(receiver)
+                stamps_due |= now >= receiver.stamp_at
+        if to:
+            if stamps_due and frame.stamps is None and self._latency is not None:
                 self._latency.on_frame_in(publication, frame, now, now_ms)
             self._to_members(frame, to)
         if publication.bus_sampler is not None and publication.bus_sampler.take(now):

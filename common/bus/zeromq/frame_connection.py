@@ -97,7 +97,11 @@ class FrameSender:
 
         """
         if not coalescing_delay_s and self._timer is None:
-            self.queue.offer(parts)
+            connection, size = self._credit.connection, sum(map(len, parts))
+            if connection is not None and not connection.full and self.queue.passes(size):
+                self._write_to(connection, parts, size)
+            else:
+                self.queue.offer(parts)
             return
         self.queue.offer(parts, delayed=True)
         if not coalescing_delay_s:
@@ -129,9 +133,12 @@ class FrameSender:
         connection = self._credit.connection
         if connection is None:
             return False
+        self._write_to(connection, parts, size)
+        return True
+
+    def _write_to(self, connection: FrameProtocol, parts: Parts, size: int) -> None:
         prefix = self._prefix
         connection.write_frame((message_head(len(prefix) + size) + prefix, *parts))
-        return True
 
 
 def _ignore(_: object) -> None:
@@ -216,8 +223,27 @@ class FrameProtocol(asyncio.BufferedProtocol):
         return self._zmtp.buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
-        """`nbytes` bytes were read."""
-        self._parse(nbytes)
+        """`nbytes` bytes were read: deliver the complete messages of this turn.
+
+        The rest follows in the next turn, before more is read.
+        """
+        self._turn_ends_at = time.monotonic() + DRAIN_BUDGET_S
+        try:
+            more = self._zmtp.parse(nbytes, self._is_turn_over)
+        except BusError as error:
+            self.fault = str(error)
+            self.transport.abort()
+            return
+        if more:
+            self.transport.pause_reading()
+            self._next_turn = self._loop.call_soon(self._continue)
+        elif self._next_turn is not None:
+            self._next_turn = None
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+        if self._on_ready is not None and self._zmtp.ready:
+            on_ready, self._on_ready = self._on_ready, None
+            on_ready(self)
 
     def pause_writing(self) -> None:
         """The write buffer is full: frames wait in the queue of the sender."""
@@ -296,26 +322,6 @@ class FrameProtocol(asyncio.BufferedProtocol):
     def _is_turn_over(self) -> bool:
         return time.monotonic() > self._turn_ends_at
 
-    def _parse(self, nbytes: int) -> None:
-        """Deliver the complete messages of this turn; the rest follows in the next turn, before more is read."""
-        self._turn_ends_at = time.monotonic() + DRAIN_BUDGET_S
-        try:
-            more = self._zmtp.parse(nbytes, self._is_turn_over)
-        except BusError as error:
-            self.fault = str(error)
-            self.transport.abort()
-            return
-        if more:
-            self.transport.pause_reading()
-            self._next_turn = self._loop.call_soon(self._continue)
-        elif self._next_turn is not None:
-            self._next_turn = None
-            if not self.transport.is_closing():
-                self.transport.resume_reading()
-        if self._on_ready is not None and self._zmtp.ready:
-            on_ready, self._on_ready = self._on_ready, None
-            on_ready(self)
-
     def _continue(self) -> None:
         if not self.transport.is_closing():
-            self._parse(0)
+            self.buffer_updated(0)

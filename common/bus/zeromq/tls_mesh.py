@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from watchout.common import log, metric_names, supervisor
-from watchout.common.bus.mesh import LinkState, OnFrame
+from watchout.common.bus.mesh import LinkState, OnFrame, SendFrameTo
 from watchout.common.bus.mesh_address import MeshAddress
-from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.zeromq import tls_sockets
 from watchout.common.bus.zeromq.control import FRAME_MARGIN_BYTES
 from watchout.common.bus.zeromq.frame_connection import FrameSender
@@ -54,6 +53,7 @@ class TlsFrameMesh:
         self._certificates = MeshCertificates(files, listen.advertise)
         self._binding = tls_sockets.TlsBinding(listen, self._certificates, self._frame_bytes, on_frame)
         self._near = UnixFrameMesh(home, max_message_bytes=max_message_bytes, on_frame=on_frame, dial_host=self._dial)
+        self.send_frame: SendFrameTo = self._near.send_frame
         self.address: str | None = str(MeshAddress(self._near.name, listen.advertise, self._binding.port))
         self._look = supervisor.current().every(
             LOOK_EVERY_S, self._certificates.look, "certificates of the frame mesh", first_s=0
@@ -98,10 +98,6 @@ class TlsFrameMesh:
     def link_states(self) -> list[LinkState]:
         """Return the state of each link."""
         return self._near.links.states()
-
-    def send_frame(self, at: str, parts: Parts, coalescing_delay_s: float) -> None:
-        """Send a frame to one member, or queue it."""
-        self._near.links.send_frame(at, parts, coalescing_delay_s)
 
     def close(self) -> None:
         """Close all links, and accept no more frames."""

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from watchout.common import log
-from watchout.common.bus.mesh import LinkState, OnFrame
+from watchout.common.bus.mesh import LinkState, OnFrame, SendFrameTo
 from watchout.common.bus.mesh_address import MeshAddress
-from watchout.common.bus.peer_queue import Parts
 from watchout.common.bus.zeromq import frame_sockets
 from watchout.common.bus.zeromq.control import FRAME_MARGIN_BYTES
 from watchout.common.bus.zeromq.mesh_links import DialHost, MeshLinks
@@ -65,6 +64,8 @@ class UnixFrameMesh:
         except (StartError, OSError) as error:
             _log.warning("frames of other processes come through the router", reason=str(error))
         self.links = MeshLinks(home, frame_bytes, dial_host)
+        #: The links' own function: each frame to another member passes here.
+        self.send_frame: SendFrameTo = self.links.send_frame
 
     @property
     def frames_sent(self) -> int:
@@ -88,10 +89,6 @@ class UnixFrameMesh:
     def link_states(self) -> list[LinkState]:
         """Return the state of each link."""
         return self.links.states()
-
-    def send_frame(self, at: str, parts: Parts, coalescing_delay_s: float) -> None:
-        """Send a frame to one member, or queue it."""
-        self.links.send_frame(at, parts, coalescing_delay_s)
 
     def close(self) -> None:
         """Close all links, and accept no more frames."""

@@ -92,7 +92,7 @@ def test_the_keys_that_wait_for_a_key_frame_are_bounded() -> None:
     for key in range(MAX_AWAITED + 10):
         awaited.dropped(key, kind)
         awaited.dropped(-1 - key, STANDALONE)
-    assert len(awaited) == MAX_AWAITED
+    assert len(awaited.keys) == MAX_AWAITED
 
 
 # ── the bus ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -264,7 +264,7 @@ async def test_links_of_the_mesh_are_told_to_one_router_that_understands_it(worl
     here = world(2)
     await here.live()
     other = here.bus.open_mesh(on_frame=print)
-    here.links.send_frame_to(other.address, (b"frame",))
+    here.links.send_frame_to(other.address, (b"frame",), 0.0)
     here.links.report_links()
     for router in here.routers:
         router.level = 2
