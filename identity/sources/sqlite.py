@@ -19,7 +19,7 @@ from urllib.parse import quote
 import aiosqlite
 
 from watchout.common import log
-from watchout.common.toolbox.sqlite_alone import ALONE, TOUCH, lacks_room
+from watchout.common.toolbox.sqlite_alone import ALONE, TOUCH, is_locked, lacks_room, pauses
 from watchout.identity.schema.catalogue import Layout, SchemaColumn, TablesFound
 from watchout.identity.schema.dialects import SQLITE, Dialect
 from watchout.identity.schema.plan import Plan
@@ -103,7 +103,7 @@ class SqliteStore(DatabaseStore):
 
     def _write(self, sql: str, parameter: str, then: str) -> list[Any]:
         """Find the rows and delete them on a connection of its own; the one for look-ups stays read-only. Blocks."""
-        with contextlib.closing(sqlite3.connect(self._uri, **self._options)) as connection:
+        with contextlib.closing(sqlite3.connect(self._uri, **self._options(self._busy_s))) as connection:
             try:
                 if not connection.execute(sql, (parameter,)).fetchall():
                     return []  # an invalid ticket takes no lock
@@ -140,8 +140,12 @@ class SqliteStore(DatabaseStore):
         return f"file:{quote(str(self._path))}?mode=rw"
 
     @property
-    def _options(self) -> dict[str, Any]:
-        return {"uri": True, "timeout": self._timeout_s * BUSY_SHARE, "isolation_level": None}
+    def _busy_s(self) -> float:
+        return self._timeout_s * BUSY_SHARE
+
+    @staticmethod
+    def _options(busy_s: float) -> dict[str, Any]:
+        return {"uri": True, "timeout": busy_s, "isolation_level": None}
 
     async def _connected(self) -> aiosqlite.Connection:
         # The old file is still open, so its inode number cannot be reused.
@@ -162,11 +166,11 @@ class SqliteStore(DatabaseStore):
 
     async def _connect(self) -> aiosqlite.Connection:
         try:
-            connection, alone = await self._connect_with(), False
+            connection, alone = await self._connect_with(self._busy_s), False
         except sqlite3.OperationalError as exc:
             if not lacks_room(exc):
                 raise
-            connection, alone = await self._connect_with(ALONE), True
+            connection, alone = await self._connect_alone(), True
         if alone and not self._alone:
             _log.warning(
                 "there is no room beside the session store: one process at a time reads it", file=str(self._path)
@@ -176,8 +180,18 @@ class SqliteStore(DatabaseStore):
         self._alone = alone
         return connection
 
-    async def _connect_with(self, *first: str) -> aiosqlite.Connection:
-        connection = await aiosqlite.connect(self._uri, **self._options)
+    async def _connect_alone(self) -> aiosqlite.Connection:
+        for pause_s in pauses(self._busy_s):
+            try:
+                return await self._connect_with(0, ALONE)
+            except sqlite3.OperationalError as exc:
+                if not is_locked(exc):
+                    raise
+            await asyncio.sleep(pause_s)
+        return await self._connect_with(0, ALONE)
+
+    async def _connect_with(self, busy_s: float, *first: str) -> aiosqlite.Connection:
+        connection = await aiosqlite.connect(self._uri, **self._options(busy_s))
         try:
             for statement in (*first, "pragma query_only = 1", TOUCH):
                 await connection.execute_fetchall(statement)

@@ -38,10 +38,8 @@ async def start_all(started: Watchout) -> None:
     """Start a router, two gateways and a bridge, and wait until they serve together."""
     processes = [started.start(name) for name in ("router", "gateway", "gateway", "mlbridge")]
 
-    def serve() -> bool:
-        return all(JOINED.get(process.name, "router ready") in process.output for process in processes)
-
-    await asyncio.to_thread(poll, serve, COMES_S, "they do not join")
+    for process in processes:
+        await asyncio.to_thread(process.wait_for_output, JOINED.get(process.name, "router ready"), COMES_S)
     await asyncio.to_thread(poll, lambda: started.get("/health")[0] == 200, COMES_S, "they are not healthy")
 
 

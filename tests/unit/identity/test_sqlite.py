@@ -591,6 +591,7 @@ async def test_gateways_take_turns_where_there_is_no_room_for_their_common_index
             assert await verify(store, token)
         for store in stores:
             assert not await verify(store, UNKNOWN)
+        assert all(await asyncio.gather(*(verify(store, token) for store in stores * 10))), "both at once"
         index.unlink()
         for store in stores * 2:
             assert await verify(store, token)
