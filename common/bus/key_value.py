@@ -29,6 +29,15 @@ class BucketValue:
     data: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class BucketCopies:
+    """How many servers have a copy of a bucket, how many are to have one, and why they are fewer; "": not known."""
+
+    count: int
+    wanted: int
+    fault: str = ""
+
+
 class KeyValue(Protocol):
     """One bucket of the store; `common.bus.nats.kv` has the one of the product."""
 
@@ -84,6 +93,23 @@ class KeyValue(Protocol):
 
         Returns:
             The names; none at all: no server decides now, or there is only one, without a cluster.
+
+        Raises:
+            BucketUnavailable: The store cannot be asked.
+        """
+
+    async def copies(self) -> BucketCopies:
+        """Return how many servers have a copy.
+
+        Raises:
+            BucketUnavailable: The store cannot be asked.
+        """
+
+    async def add_copies(self) -> BucketCopies:
+        """Give the bucket the copies that it lacks, as many as there are servers for.
+
+        Returns:
+            The copies then, with the reason where there are still too few.
 
         Raises:
             BucketUnavailable: The store cannot be asked.

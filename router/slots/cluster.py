@@ -16,6 +16,7 @@ from watchout.common.process.process_name import wanted_name
 from watchout.common.settings import Settings
 from watchout.router.record_store import SlotRecords
 from watchout.router.slot_router import SlotRouter
+from watchout.router.slots.bucket_copies import CopiesKeeper
 from watchout.router.slots.bucket_leaders import BucketLeaders
 from watchout.router.slots.keeper import SlotKeeper
 from watchout.router.slots.kv_records import KvRecords
@@ -27,7 +28,7 @@ from watchout.router.startup_hold import expected_of
 WRITE_EVERY_S: Final = 2.0
 #: Seconds between two looks whether the store has lost records.
 LOOK_EVERY_S: Final = 5.0
-#: Seconds between two looks at the leaders of the buckets.
+#: Seconds between two looks at the leaders and the copies of the buckets.
 LEADERS_EVERY_S: Final = 10.0
 #: Last part of the subject of beats.
 BEATS: Final = "slots"
@@ -67,6 +68,7 @@ class ClusterRouter:
         leases = link.bucket("slots")
         self._records = link.bucket("records")
         self._leaders = BucketLeaders(leases, self._records)
+        self._copies = CopiesKeeper(leases, "leases"), CopiesKeeper(self._records, "records")
         self._keeper = SlotKeeper(
             me=self._me,
             name=self._name,
@@ -79,7 +81,7 @@ class ClusterRouter:
         await self._keeper.start()
         self._looking = [
             supervisor.current().every(LOOK_EVERY_S, self._restore_lost, "records of the cluster"),
-            supervisor.current().every(LEADERS_EVERY_S, self._look_at_leaders, "leaders of the buckets"),
+            supervisor.current().every(LEADERS_EVERY_S, self._look_at_buckets, "leaders and copies of the buckets"),
         ]
         _log.info("router takes part", cluster=settings.cluster_name, slots=settings.slots)
 
@@ -133,12 +135,14 @@ class ClusterRouter:
             if not await each.restore_lost():
                 return
 
-    async def _look_at_leaders(self) -> None:
-        """Keep the leaders of both buckets together: one process of the site does it, that which has the first slot."""
-        if self._keeper is not None and 0 in self._keeper.held:
-            await self._leaders.look()
-        else:
-            self._leaders.forget()
+    async def _look_at_buckets(self) -> None:
+        """See to the leaders and the copies of both buckets, in the process of the site that has the first slot."""
+        is_mine = self._keeper is not None and 0 in self._keeper.held
+        for each in (*self._copies, self._leaders):
+            if is_mine:
+                await each.look()
+            else:
+                each.forget()
 
     def _report(self, keeper: SlotKeeper, slot: int) -> LeaseReport:
         ages = {each: keeper.renewed_ago_s(each) for each in keeper.held}

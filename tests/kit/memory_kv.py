@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from watchout.common.bus.key_value import BucketUnavailable, BucketValue, RevisionConflict
+from watchout.common.bus.key_value import BucketCopies, BucketUnavailable, BucketValue, RevisionConflict
 
 
 class MemoryKeyValue:
@@ -13,6 +13,7 @@ class MemoryKeyValue:
 
     `down`: every request fails. `led_here`: what `is_led_here` says. `lose_replies`: so many of the next writes are
     made, and their replies are lost. `led_by`: the first of `servers`; `moved_to`: what `move_leader` was asked.
+    `places`: servers for a copy; `tried`: how often `add_copies` was called.
     """
 
     def __init__(self) -> None:
@@ -23,7 +24,9 @@ class MemoryKeyValue:
         self.max_value_bytes = 900_000
         self.led_here = False
         self.led_by: str | None = None
-        self.copies = ("n1", "n2", "n3")
+        self.members = ("n1", "n2", "n3")
+        self.places = 3
+        self.tried = 0
         self.moved_to: list[str] = []
         self.writes = 0
 
@@ -53,7 +56,17 @@ class MemoryKeyValue:
 
     async def servers(self) -> list[str]:
         await self._reached()
-        return [] if self.led_by is None else [self.led_by, *(each for each in self.copies if each != self.led_by)]
+        return [] if self.led_by is None else [self.led_by, *(each for each in self.members if each != self.led_by)]
+
+    async def copies(self) -> BucketCopies:
+        await self._reached()
+        return BucketCopies(len(self.members), 3)
+
+    async def add_copies(self) -> BucketCopies:
+        self.tried += 1
+        await self._reached()
+        self.members = ("n1", "n2", "n3")[: max(self.places, len(self.members))]
+        return BucketCopies(len(self.members), 3, "" if self.places >= 3 else "no suitable peers")
 
     async def move_leader(self, server: str) -> None:
         self.moved_to.append(server)

@@ -9,11 +9,11 @@ from typing import Any, Final, TypeVar
 import msgspec
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, StreamConfig
+from nats.js.api import DiscardPolicy, StreamConfig, StreamInfo
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, ServiceUnavailableError
 
 from watchout.common import log
-from watchout.common.bus.key_value import BucketUnavailable, BucketValue, RevisionConflict
+from watchout.common.bus.key_value import BucketCopies, BucketUnavailable, BucketValue, RevisionConflict
 from watchout.common.bus.nats.connection import NatsConnection
 from watchout.common.toolbox.futures import retrieve_exception
 
@@ -116,14 +116,21 @@ class NatsKeyValue:
 
     async def servers(self) -> list[str]:
         """Return the names of the servers that have the bucket, its leader first. See `KeyValue.servers`."""
-        js = await self._context()
-        try:
-            info = await _ask(lambda: js.stream_info(self._stream))
-        except (NatsError, TimeoutError, OSError, ValueError) as error:
-            raise self._unavailable(error) from None
+        info = await self._info(await self._context())
         if info.cluster is None or not info.cluster.leader:
             return []
         return [info.cluster.leader, *(peer.name for peer in info.cluster.replicas or () if peer.name)]
+
+    async def copies(self) -> BucketCopies:
+        """Return how many servers have a copy. See `KeyValue.copies`."""
+        config = (await self._info(await self._context())).config
+        return BucketCopies(config.num_replicas or 1, self._wanted())
+
+    async def add_copies(self) -> BucketCopies:
+        """Give the bucket the copies that it lacks. See `KeyValue.add_copies`."""
+        js = await self._context()
+        config = (await self._info(js)).config
+        return await self._add_copies(js, config, self._wanted())
 
     async def move_leader(self, server: str) -> None:
         """Let another server lead the bucket. See `KeyValue.move_leader`."""
@@ -135,13 +142,18 @@ class NatsKeyValue:
         try:
             reply = msgspec.json.decode((await client.request(subject, wanted, timeout=REQUEST_S)).data, type=_ApiReply)
         except (NatsError, TimeoutError, OSError, ValueError):
-            raise BucketUnavailable(
-                f"no reply to {subject} within {REQUEST_S} s: if there never is one, the user may not publish to it"
-            ) from None
+            raise BucketUnavailable(_unanswered(subject)) from None
         if not reply.success:
             raise BucketUnavailable(f"{subject}: {reply.error}")
 
     # ── the bucket ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _info(self, js: JetStreamContext) -> StreamInfo:
+        """Return what the servers say of the bucket. Raises `BucketUnavailable`."""
+        try:
+            return await _ask(lambda: js.stream_info(self._stream))
+        except (NatsError, TimeoutError, OSError, ValueError) as error:
+            raise self._unavailable(error) from None
 
     def _subject(self, key: str) -> str:
         return f"$KV.{self.bucket}.{key}"
@@ -167,13 +179,12 @@ class NatsKeyValue:
         except (NatsError, TimeoutError, OSError, ValueError) as error:
             raise self._unavailable(error) from None
         else:
-            if (found.config.num_replicas or 1) < REPLICAS:
-                await self._add_copies(js, found.config)
+            await self._add_copies(js, found.config, self._wanted())
         self._is_made = True
 
     async def _create(self, js: JetStreamContext) -> None:
         fault: Exception | None = None
-        for replicas in (REPLICAS, 1):
+        for replicas in range(REPLICAS, 0, -1):
             try:
                 await js.add_stream(self._config(replicas))
             except (NatsError, TimeoutError, OSError, ValueError) as error:
@@ -181,19 +192,40 @@ class NatsKeyValue:
                 if not isinstance(error, APIError):
                     break
             else:
-                copies = "3 copies" if replicas > 1 else "one copy: with three servers it would outlive each of them"
-                _log.info(f"bucket made, with {copies}", bucket=self.bucket, replicas=replicas)
+                few = "" if replicas == REPLICAS else ": with three servers it would outlive each of them"
+                _log.info(f"bucket made, with {_copies(replicas)}{few}", bucket=self.bucket, replicas=replicas)
                 return
         assert fault is not None
         raise self._unavailable(fault)
 
-    async def _add_copies(self, js: JetStreamContext, config: StreamConfig) -> None:
-        """Give a bucket that was made with fewer servers its copies, where there are servers enough now."""
-        try:
-            await js.update_stream(config.evolve(num_replicas=REPLICAS))
-        except (NatsError, TimeoutError, OSError, ValueError):
-            return  # too few servers, or the user may not: it is as good as before
-        _log.info("bucket has 3 copies now", bucket=self.bucket)
+    def _wanted(self) -> int:
+        """Return how many copies there are to be: `REPLICAS`, or as many as there are servers.
+
+        A server that tells of no others, and is of a cluster, may have been told not to.
+        """
+        client = self._connection.client
+        if client is None or not client.greeting.get("cluster"):
+            return 1
+        return min(REPLICAS, 1 + len(client.discovered_servers)) if client.discovered_servers else REPLICAS
+
+    async def _add_copies(self, js: JetStreamContext, config: StreamConfig, wanted: int) -> BucketCopies:
+        """Give a bucket that was made with fewer servers its copies: all, or as many as there are servers for now."""
+        count, fault = config.num_replicas or 1, ""
+        for replicas in range(wanted, count, -1):
+            try:
+                await js.update_stream(config.evolve(num_replicas=replicas))
+            except APIError as error:  # too few servers
+                fault = fault or _sentence(error, self.bucket)
+            except TimeoutError:
+                fault = _unanswered(f"$JS.API.STREAM.UPDATE.{self._stream}")
+                break
+            except (NatsError, OSError, ValueError) as error:
+                fault = _sentence(error, self.bucket)
+                break
+            else:
+                _log.info(f"bucket has {_copies(replicas)} now", bucket=self.bucket, replicas=replicas)
+                return BucketCopies(replicas, wanted, fault)
+        return BucketCopies(count, wanted, fault)
 
     def _config(self, replicas: int) -> StreamConfig:
         return StreamConfig(
@@ -214,6 +246,14 @@ class NatsKeyValue:
         if is_gone:
             self._is_made = False
         return BucketUnavailable(_sentence(error, self.bucket))
+
+
+def _unanswered(subject: str) -> str:
+    return f"no reply to {subject} within {REQUEST_S} s: if there never is one, the user may not publish to it"
+
+
+def _copies(count: int) -> str:
+    return "one copy" if count == 1 else f"{count} copies"
 
 
 def _sentence(error: Any, bucket: str) -> str:

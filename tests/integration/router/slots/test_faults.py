@@ -22,7 +22,7 @@ from watchout.common.bus.nats import dialing
 from watchout.common.bus.nats.kv import NatsClusterLink, NatsKeyValue
 from watchout.common.errors import StartError
 from watchout.router import handler
-from watchout.router.slots import bucket_leaders, cluster
+from watchout.router.slots import bucket_copies, bucket_leaders, cluster
 from watchout.router.slots.cluster import ClusterRouter
 from watchout.router.slots.keeper import SlotKeeper
 from watchout.router.slots.kv_records import KvRecords
@@ -212,6 +212,27 @@ async def test_one_server_leads_both_buckets(house: SlotHouse, monkeypatch: pyte
             await house.move_leader(bucket)
             await eventually(lambda before=before: len(moves) > before, COMES_S, "nothing is moved back")
             await eventually(is_one, COMES_S, "two servers lead the buckets")
+        if store.is_outlived:
+            assert house.lost() == 0
+
+
+async def test_buckets_with_one_copy_get_all_of_them(house: SlotHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those that were made while the other servers were away."""
+    monkeypatch.setattr(cluster, "LEADERS_EVERY_S", 0.5)
+    for wait in ("LOOK_EVERY_S", "AGAIN_S"):
+        monkeypatch.setattr(bucket_copies, wait, 1.0)
+    await shared(house)
+
+    async def has_three(bucket: str) -> bool:
+        with contextlib.suppress(NatsError, ValueError):  # there may be no leader now
+            return (await house.jetstream().stream_info(f"KV_{house.name}-{bucket}")).config.num_replicas == 3
+        return False
+
+    for bucket in ("slots", "records"):
+        async with Writing(house) as store:
+            found = await house.jetstream().stream_info(f"KV_{house.name}-{bucket}")
+            await house.jetstream().update_stream(found.config.evolve(num_replicas=1))
+            await eventually(lambda bucket=bucket: has_three(bucket), COMES_S, "copies are lacking")
         if store.is_outlived:
             assert house.lost() == 0
 

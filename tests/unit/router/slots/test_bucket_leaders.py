@@ -69,7 +69,7 @@ async def test_a_leader_that_goes_elsewhere_is_moved_again_after_a_while() -> No
 async def test_nothing_is_moved_to_a_server_without_a_copy() -> None:
     place = Place("n4", "n1")
     assert await place.looks(5) == []
-    place.leases.led_by, place.records.copies = "n2", ("n1",)
+    place.leases.led_by, place.records.members = "n2", ("n1",)
     assert await place.looks(5) == []
 
 

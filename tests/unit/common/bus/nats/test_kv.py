@@ -7,8 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from nats.js.api import StreamConfig
 from nats.js.errors import APIError, NoStreamResponseError, ServiceUnavailableError
 
+from watchout.common.bus.key_value import BucketCopies
 from watchout.common.bus.nats import kv
 
 
@@ -86,3 +88,59 @@ def test_what_is_missing_is_said_in_a_sentence(error: Exception, words: str) -> 
 def test_the_largest_value_is_that_of_the_server(connected: bool, max_payload: int, largest: int) -> None:
     connection: Any = SimpleNamespace(connected=connected, max_payload=max_payload)
     assert kv.NatsKeyValue(connection, "things").max_value_bytes == largest
+
+
+class Server:
+    """What the servers of a site do with a bucket of so many copies, as nats-py says it. `refusal`: of more than
+    `places` copies.
+    """
+
+    def __init__(self, copies: int, places: int, refusal: Exception) -> None:
+        self.config = StreamConfig(name="KV_things", num_replicas=copies)
+        self.places, self.refusal, self.asked = places, refusal, list[int]()
+
+    def jetstream(self, **_: Any) -> Any:
+        return self
+
+    async def stream_info(self, _name: str) -> Any:
+        return SimpleNamespace(config=self.config)
+
+    async def update_stream(self, config: StreamConfig) -> None:
+        self.asked.append(config.num_replicas or 0)
+        if (config.num_replicas or 0) > self.places:
+            raise self.refusal
+        self.config = config
+
+
+FEW = APIError(code=400, err_code=10074, description="no suitable peers for placement")
+
+
+@pytest.mark.parametrize(
+    ("copies", "places", "cluster", "others", "refusal", "asked", "found"),
+    [
+        (1, 3, "c", 2, FEW, [3], BucketCopies(3, 3)),
+        (3, 3, "c", 2, FEW, [], BucketCopies(3, 3)),
+        (1, 2, "c", 2, FEW, [3, 2], BucketCopies(2, 3, "(10074)")),
+        (2, 2, "c", 2, FEW, [3], BucketCopies(2, 3, "(10074)")),
+        (1, 1, "c", 2, FEW, [3, 2], BucketCopies(1, 3, "(10074)")),
+        (1, 2, "c", 1, FEW, [2], BucketCopies(2, 2)),
+        (1, 3, "c", 0, FEW, [3], BucketCopies(3, 3)),  # the servers do not tell of each other
+        (1, 3, "c", 6, FEW, [3], BucketCopies(3, 3)),
+        (1, 1, "", 0, FEW, [], BucketCopies(1, 1)),  # one server alone
+        (1, 1, "c", 2, TimeoutError(), [3], BucketCopies(1, 3, "may not publish to it")),
+    ],
+)
+async def test_a_bucket_gets_as_many_copies_as_there_are_servers_for(
+    copies: int, places: int, cluster: str, others: int, refusal: Exception, asked: list[int], found: BucketCopies
+) -> None:
+    server = Server(copies, places, refusal)
+    client: Any = server
+    client.greeting, client.discovered_servers = {"cluster": cluster}, [None] * others
+    connection: Any = SimpleNamespace(client=client)
+    bucket = kv.NatsKeyValue(connection, "things")
+    bucket._is_made = True
+    assert await bucket.copies() == BucketCopies(copies, found.wanted)
+    now = await bucket.add_copies()
+    assert server.asked == asked
+    assert (now.count, now.wanted) == (found.count, found.wanted)
+    assert (found.fault in now.fault) if found.fault else not now.fault
