@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from typing import Final
 
 import msgspec
 
-from watchout.common import metric_names
+from watchout.common import log
 from watchout.common.alerts.model import Alert
 from watchout.common.alerts.unconfirmed import FENCED_KEEP_S, KEEP_S, Raised, UnconfirmedAlerts
 from watchout.common.bus.client import BusClient
@@ -21,13 +23,15 @@ from watchout.common.bus.messages import (
     Reply,
 )
 from watchout.common.bus.reply_records import AlertFrameRow
-from watchout.common.bus.router_clock import RouterClock
 from watchout.common.bus.router_links import RouterLinks
 from watchout.common.errors import ErrorCode, RouterUnavailable
 from watchout.common.latency.alert_stamps import stamps_at_router
 from watchout.common.metrics import Metrics
+from watchout.gateway.alerts_again import AlertsAgain
 from watchout.gateway.latency.recorder import LatencyRecorder
 from watchout.gateway.router_times import acknowledgement_here
+
+_log: Final = log.get("gateway.alert_requests")
 
 
 class AlertRequests:
@@ -48,6 +52,8 @@ class AlertRequests:
         self._latency = latency
         #: Alerts that a router accepted and may not have delivered yet.
         self._accepted = UnconfirmedAlerts(keep_s=FENCED_KEEP_S if links.fenced else KEEP_S)
+        #: By slot, what is raised again to its new router.
+        self._again: dict[int, AlertsAgain] = {}
 
     async def raise_alert(self, alert: Alert, stamps: AlertStamps | None = None) -> AcceptedReply:
         """Send an alert to the router of its stream; it has been accepted when this returns.
@@ -120,37 +126,27 @@ class AlertRequests:
     def _keep(self, link: BusClient, epoch: int, raised: Raised) -> None:
         """Keep what the router of this epoch accepted, for its successor; send it, if that is there already."""
         if link.epoch != epoch:
-            self._raise_again(link, raised)
+            self._raise_again(link, [raised])
         else:
             self._accepted.add(raised, epoch, asyncio.get_running_loop().time(), slot=link.slot)
 
-    def _raise_again(self, link: BusClient, raised: Raised) -> None:
-        self._metrics.count(metric_names.ALERTS_RAISED_AGAIN)
-        link.send(_again(raised, link.clock))
-        self._keep(link, link.epoch, raised)
+    def _raise_again(self, link: BusClient, raised: list[Raised]) -> None:
+        again = self._again.get(link.slot)
+        if again is None:
+            again = self._again[link.slot] = AlertsAgain(link, self._metrics, partial(self._keep, link))
+        again.add(raised)
 
-    def on_joined(self, slot: int, new_epoch: bool) -> None:
+    def on_joined(self, slot: int) -> None:
         """Send the router of a slot what another one accepted, which may have ended before it delivered it."""
         link = self._links.at(slot)
-        for raised in self._accepted.take_other(link.epoch, slot=slot) if new_epoch else ():
-            self._raise_again(link, raised)
+        again = self._accepted.joined(slot, link.epoch, asyncio.get_running_loop().time())
+        if (lost := self._accepted.take_given_up(slot)) > 0:
+            _log.warning("alerts that a router had accepted may be lost: it was away for too long", alerts=lost)
+        self._raise_again(link, again)
 
-    def on_lost(self) -> None:
-        """Handle that a router is away: what it accepted long before has been delivered."""
-        self._accepted.prune(asyncio.get_running_loop().time())
-
-
-def _again(raised: Raised, clock: RouterClock) -> Message:
-    """Return the message by which a new router learns of what a former one accepted."""
-    alert, given = raised.alert, raised.acknowledgement
-    accepted_at = None if raised.accepted_at is None else clock.to_router(raised.accepted_at)
-    if given is None:
-        stamps = stamps_at_router(raised.stamps, clock)
-        return RaiseAlert(request=0, alert=alert, accepted_at=accepted_at, stamps=stamps)
-    return AcknowledgeRequest(
-        request=0, alert=alert, user=given.user, note=given.note, term=raised.term, owner=raised.owner,
-        accepted_at=accepted_at, at=clock.to_router(given.at),
-    )  # fmt: skip
+    def on_lost(self, slot: int) -> None:
+        """Handle that the router of a slot is away: what it accepted long before has been delivered."""
+        self._accepted.missing(slot, asyncio.get_running_loop().time())
 
 
 def unexpected(reply: Reply) -> RouterUnavailable:

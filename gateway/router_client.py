@@ -463,19 +463,19 @@ class RouterClient:
         metrics[metric_names.BUS_BAD_MESSAGES] = metrics.get(metric_names.BUS_BAD_MESSAGES, 0) + self.links.bad_messages
         return metrics
 
-    def _on_joined(self, slot: int, new_epoch: bool) -> None:
+    def _on_joined(self, slot: int, new_epoch: bool) -> None:  # noqa: ARG002 - what `RouterLinks` calls it with
         if slot in self._lost:
             self._lost.discard(slot)
             self._remember(IncidentKind.ROUTER_JOINED, slot)
         _log.info("router joined", epoch=self.links.at(slot).epoch, **self.links.where(slot))
-        self.alert_requests.on_joined(slot, new_epoch)
+        self.alert_requests.on_joined(slot)
         self._latency_reporter.tell_all()
 
     def _update_clock(self, stream: str) -> None:
         self.latency.update_clock(stream, self.hub.publication(stream))
 
     def _on_lost(self, slot: int) -> None:
-        self.alert_requests.on_lost()
+        self.alert_requests.on_lost(slot)
         self._metrics.count(metric_names.ROUTER_LOST)
         self._lost.add(slot)
         self._remember(IncidentKind.ROUTER_LOST, slot)

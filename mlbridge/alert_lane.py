@@ -111,7 +111,9 @@ class AlertLane:
 
     def on_joined(self) -> None:
         """Handle that this bridge joined a router: send again what another router accepted shortly before it ended."""
-        again = self._accepted.take_other(self._router.epoch, self._slot)
+        again = self._accepted.joined(self._slot, self._router.epoch, time.monotonic())
+        if (lost := self._accepted.take_given_up(self._slot)) > 0:
+            _log.warning("alerts that a router had accepted may be lost: it was away for too long", alerts=lost)
         if again:
             _log.info("alerts are raised again to a new router", alerts=len(again))
             self._metrics.count(metric_names.ALERTS_RAISED_AGAIN, len(again))
@@ -119,7 +121,8 @@ class AlertLane:
             self.wake()
 
     def on_lost(self) -> None:
-        """Handle that the router is away: the next one has no pictures."""
+        """Handle that the router is away: what it accepted long before has been delivered. The next has no pictures."""
+        self._accepted.missing(self._slot, time.monotonic())
         self._pictures_sent.clear()
 
     async def wait_empty(self) -> None:

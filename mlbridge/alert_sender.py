@@ -137,8 +137,7 @@ class AlertSender:
         self._lanes[slot].on_joined()
 
     def on_lost(self, slot: int = 0) -> None:
-        """Handle that the router of a slot is away. Alerts that it accepted long before have been delivered."""
-        self._accepted.prune(time.monotonic())
+        """Handle that the router of a slot is away."""
         self._lanes[slot].on_lost()
 
     def on_refused(self, reason: str, stream: str = "") -> None:

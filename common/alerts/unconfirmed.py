@@ -3,12 +3,16 @@
 `AcceptedReply` confirms that the router has an alert, not that the gateways have it: an alert is lost when the router
 is killed at that moment. So the process that raised an alert keeps it for a while and raises it again to a router of
 another epoch, under the same id and with the time of its acceptance. Gateways deliver no id twice.
+
+While a slot has no router that this process reaches, its alerts do not age: a router that is cut off together with this
+process accepts alerts that nobody else gets before the network is whole again.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Final
 
 from watchout.common.alerts.acknowledgement import Acknowledgement
@@ -22,6 +26,9 @@ KEEP_S: Final = 10.0
 #: The same where epochs are fenced: a router that is cut off may accept alerts until its lease is over, and the member
 #: notices later that it has ended.
 FENCED_KEEP_S: Final = 30.0
+#: The alerts of a slot that has no router for longer than this, in seconds, are given up: gateways remember the ids of
+#: the last 65 536 alerts only, and after that one could be delivered twice.
+MISSING_KEEP_S: Final = 600.0
 #: Most alerts that are kept, by number and by bytes; past either the oldest is dropped.
 MAX_KEPT: Final = 20_000
 MAX_KEPT_BYTES: Final = 16 << 20
@@ -50,48 +57,106 @@ class Raised:
     stamps: AlertStamps | None = None
 
 
-class UnconfirmedAlerts:
-    """Alerts that a router accepted lately but may not have delivered yet, oldest first, each with that router's slot
-    and epoch.
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An alert with its number in order of acceptance, the time of that by the slot's time, and the router's epoch."""
 
-    `RouterClient` and `AlertSender` keep one each: after a restart of the router they send these alerts again.
+    number: int
+    at: float
+    epoch: int
+    raised: Raised
+
+
+@dataclass(slots=True)
+class _Slot:
+    """The alerts of one slot, oldest first. Its time stands still while it has no router."""
+
+    kept: deque[_Kept] = field(default_factory=deque)
+    stood_s: float = 0.0
+    missing_since: float | None = None
+    given_up: int = 0
+
+    def time(self, now: float) -> float:
+        return (now if self.missing_since is None else self.missing_since) - self.stood_s
+
+
+class UnconfirmedAlerts:
+    """Alerts that a router accepted lately but may not have delivered yet, each with that router's slot and epoch.
+
+    `AlertRequests` and `AlertSender` keep one each: after a restart of the router they send these alerts again. Past a
+    bound the oldest alert of all is dropped.
 
     Args:
-        keep_s: how long an alert is kept, in seconds.
+        keep_s: how long an alert is kept while its slot has a router, in seconds.
         max_alerts: most alerts.
         max_bytes: most bytes; one larger alert may be kept alone.
     """
 
     def __init__(self, *, keep_s: float = KEEP_S, max_alerts: int = MAX_KEPT, max_bytes: int = MAX_KEPT_BYTES) -> None:
         self._keep_s = keep_s
-        self._kept: BoundedQueue[int, tuple[float, tuple[int, int], Raised]] = BoundedQueue(
-            max_entries=max_alerts, max_bytes=max_bytes
-        )
+        #: The slots of all alerts, by the alerts' numbers: it owns the bounds.
+        self._bounds: BoundedQueue[int, _Slot] = BoundedQueue(max_entries=max_alerts, max_bytes=max_bytes)
+        self._slots: dict[int, _Slot] = {}
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._bounds)
 
     @property
     def bytes(self) -> int:
         """Sizes of all alerts together, on the bus."""
-        return self._kept.bytes
+        return self._bounds.bytes
 
     def add(self, raised: Raised, epoch: int, now: float, slot: int = 0) -> None:
         """Keep an alert that the router of this slot and epoch accepted."""
-        self._kept.add(next(self._numbers), (now, (slot, epoch), raised), raised.size_bytes)
-        self.prune(now)
-        while self._kept.pop_excess() is not None:
-            pass
+        of = self._slots.setdefault(slot, _Slot())
+        kept = _Kept(next(self._numbers), of.time(now), epoch, raised)
+        of.kept.append(kept)
+        self._bounds.add(kept.number, of, raised.size_bytes)
+        self._prune(now)
+        while (full := self._bounds.pop_excess()) is not None:
+            full.kept.popleft()
+            full.given_up += full.missing_since is not None
 
-    def prune(self, now: float) -> None:
-        """Drop alerts that were accepted more than `keep_s` ago: they have been delivered."""
-        while (oldest := self._kept.oldest()) is not None and now - oldest[0] > self._keep_s:
-            self._kept.pop_oldest()
+    def missing(self, slot: int, now: float) -> None:
+        """Note that a slot has no router that is reached: what was accepted long before has been delivered."""
+        self._prune(now)
+        of = self._slots.setdefault(slot, _Slot())
+        if of.missing_since is None:
+            of.missing_since = now
 
-    def take_other(self, epoch: int, slot: int = 0) -> list[Raised]:
-        """Take out and return the alerts that routers of the slot with other epochs accepted, oldest first, to raise
-        them again.
+    def joined(self, slot: int, epoch: int, now: float) -> list[Raised]:
+        """Note that a slot has a router. Take out and return the alerts that routers of the slot with other epochs
+        accepted, oldest first, to raise them again.
         """
-        other = [number for number, (_, (of, then), _) in self._kept.items() if of == slot and then != epoch]
-        return [self._kept.pop(number)[2] for number in other]
+        self._prune(now)
+        of = self._slots.setdefault(slot, _Slot())
+        if of.missing_since is not None:
+            of.stood_s += now - of.missing_since
+            of.missing_since = None
+        other = [kept for kept in of.kept if kept.epoch != epoch]
+        of.kept = deque(kept for kept in of.kept if kept.epoch == epoch)
+        for kept in other:
+            self._bounds.pop(kept.number)
+        return [kept.raised for kept in other]
+
+    def take_given_up(self, slot: int) -> int:
+        """Return how many alerts of a slot were dropped while it had no router, and forget that: they may be lost."""
+        of = self._slots.get(slot)
+        if of is None:
+            return 0
+        count, of.given_up = of.given_up, 0
+        return count
+
+    def _prune(self, now: float) -> None:
+        for of in self._slots.values():
+            if of.missing_since is not None and now - of.missing_since > MISSING_KEEP_S:
+                of.given_up += len(of.kept)
+                self._drop(of, len(of.kept))
+            oldest = of.time(now) - self._keep_s
+            while of.kept and of.kept[0].at < oldest:
+                self._drop(of, 1)
+
+    def _drop(self, of: _Slot, count: int) -> None:
+        for _ in range(count):
+            self._bounds.pop(of.kept.popleft().number)

@@ -266,6 +266,24 @@ class BusClient:
             if last is not None:
                 retrieve_exception(last)
 
+    def begin(self, make: Callable[[int], Message]) -> asyncio.Future[Reply] | None:
+        """Send a request now, for a caller that cannot wait and sends it again itself. It has no deadline.
+
+        Args:
+            make: Returns the request with this number in its field `request`.
+
+        Returns:
+            Becomes the reply; fails with `RouterUnavailable` when the router goes away. None when it is away: nothing
+            was sent.
+
+        """
+        number = next(self._requests)
+        if not self.send(make(number)):
+            return None
+        future = self._pending[number] = self._loop.create_future()
+        future.add_done_callback(lambda _: self._pending.pop(number, None))
+        return future
+
     async def query(self, make: Callable[[int], Query], kind: type[R], timeout_s: float | None = None) -> R:
         """Send a query to the router and return its typed reply.
 

@@ -15,6 +15,7 @@ from tests.kit.clients import Camera, Clients, Viewer, eventually, http, new_nam
 from tests.kit.cluster import COMES_S, FIGURES, HEALED_S, PATIENCE, Site, told
 from tests.kit.cluster_leases import OUTLIVES_S, assert_leases_hold, elected_s
 from tests.kit.cluster_scenes import (
+    Alerts,
     AlertsOfStreams,
     aside,
     assert_one_truth,
@@ -37,6 +38,8 @@ ROUTER_BACK_S: Final = 5.0 * PATIENCE
 AWAY_S: Final = float(os.environ.get("WATCHOUT_TEST_NATS_AWAY_S", "5"))
 #: How long a host is cut off: longer than a lease in `make test-cluster`.
 CUT_S: Final = 15.0 if FIGURES else 5.0
+#: The same where it is longer than alerts are kept that a router accepted and that still has its slot.
+CUT_OFF_S: Final = 45.0 if FIGURES else 5.0
 #: Of faults of one kind the short run has one.
 LOST: Final = ("with a slot's router", "with the leader of the leases") if FIGURES else ("with a slot's router",)
 KILLED: Final = (0, 1, 2) if FIGURES else (0,)
@@ -199,6 +202,26 @@ async def test_a_partition_of_one_host_harms_nobody_else_and_heals(
         await made.flows()
         await alerts.all_came()
     assert_leases_hold(site, what)
+
+
+async def test_alerts_that_a_cut_off_router_accepted_come_when_the_network_is_back(
+    site: Site, clients: Clients
+) -> None:
+    """The cut-off host's gateway reaches its own router until that one's lease is over."""
+    holders = await asyncio.to_thread(site.shared_slots)
+    cut = holders[0].host
+    rest = [host for host in range(3) if host != cut]
+    async with scene_of_each_slot(site, clients, camera_at=rest[0], viewers_at=(*rest,)) as made:
+        of_cut = [scene for slot, scene in enumerate(made) if holders[slot].host == cut]
+        there = [Alerts(site, scene.stream, (cut,)) for scene in of_cut]
+        async with aside(site.hosts.cut(site.hosts[cut], "both")):
+            began = time.monotonic()
+            while time.monotonic() < began + 4:
+                await asyncio.gather(*(alerts.post() for alerts in there))
+            await asyncio.sleep(max(0.0, began + CUT_OFF_S - time.monotonic()))
+        assert all(alerts.accepted for alerts in there)
+        for scene, alerts in zip(of_cut, there, strict=True):
+            await alerts.all_came(*scene.viewers)
 
 
 async def test_a_stream_that_moved_while_its_host_was_cut_off_has_one_holder_when_that_is_back(

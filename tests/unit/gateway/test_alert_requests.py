@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -44,16 +45,22 @@ class Link:
     def at(self, _slot: int) -> Any:
         return self
 
-    def send(self, body: Message) -> bool:
-        self.sent.append(body)
-        return True
+    def begin(self, make: Callable[[int], Message]) -> asyncio.Future[Reply]:
+        self.sent.append(make(2))
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        future.set_result(reply_to(self.sent[-1]))
+        return future
 
     async def request(self, make: Callable[[int], Message]) -> Reply:
         body = make(1)
         self.meanwhile()
-        if isinstance(body, RaiseAlert):
-            return AcceptedReply(request=1, id="a", duplicate=False, receivers=0, at=5)
-        return AcknowledgedReply(request=1, acknowledgement=Acknowledgement(user="bob", at=6), duplicate=False)
+        return reply_to(body)
+
+
+def reply_to(body: Message) -> Reply:
+    if isinstance(body, RaiseAlert):
+        return AcceptedReply(request=1, id="a", duplicate=False, receivers=0, at=5)
+    return AcknowledgedReply(request=1, acknowledgement=Acknowledgement(user="bob", at=6), duplicate=False)
 
 
 @pytest.mark.parametrize("is_late", [False, True])
@@ -64,7 +71,7 @@ async def test_a_successor_is_told_once_of_what_was_accepted(kind: type[Message]
 
     def change() -> None:
         link.epoch = 6
-        requests.on_joined(0, new_epoch=True)
+        requests.on_joined(0)
 
     if is_late:
         link.meanwhile = change
@@ -78,8 +85,9 @@ async def test_a_successor_is_told_once_of_what_was_accepted(kind: type[Message]
     (told,) = link.sent
     assert isinstance(told, kind)
     assert told.accepted_at == 5
-    requests.on_joined(0, new_epoch=True)
+    await asyncio.sleep(0)  # the reply comes
+    requests.on_joined(0)
     assert len(link.sent) == 1
     link.epoch = 7
-    requests.on_joined(0, new_epoch=True)
+    requests.on_joined(0)
     assert link.sent == [told, told], "and the one after that"

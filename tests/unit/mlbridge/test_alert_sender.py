@@ -181,7 +181,7 @@ async def test_what_a_router_accepted_in_its_last_moment_is_sent_to_the_next_one
         found.says(1, "1")
         await until(lambda: len(router.told.attempts) == 2)
         await until(lambda: len(found.outbox._accepted) == 1)
-        assert found.outbox._accepted.take_other(6) == []
+        assert found.outbox._accepted.joined(0, 6, time.monotonic()) == []
 
 
 async def test_a_router_of_the_same_epoch_is_told_nothing_again(router: FakeRouter, bench: Start) -> None:
