@@ -24,7 +24,6 @@ from watchout.common.bus.nats.homeward import FLUSH_S, Homeward
 from watchout.common.bus.nats.line import Line, cancelled
 from watchout.common.bus.nats.subjects import Subjects
 from watchout.common.bus.nats.subscriptions import NatsSubscription, Subscriptions
-from watchout.common.errors import StartError
 from watchout.common.settings import Settings
 from watchout.common.settings.bus_servers import BusServer
 from watchout.common.toolbox.outage import OutageLog
@@ -229,7 +228,7 @@ class NatsConnection:
             line = Line(self._on_error, self._on_leaving)
             try:
                 await line.dial(self._dialer, self._avoid)
-            except (DialError, StartError) as error:
+            except DialError as error:
                 self._missing(str(error))
                 await asyncio.sleep(
                     backoff_s(failures, first_s=FIRST_PAUSE_S, most_s=LAST_PAUSE_S, chance=random.random())

@@ -13,10 +13,11 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from cryptography import x509
 from nats.errors import Error as NatsError
 from nats.protocol.command import pub_cmd
 
@@ -29,6 +30,7 @@ from watchout.common.settings.bus_servers import BusServer
 from watchout.common.toolbox.futures import retrieve_exception
 from watchout.common.toolbox.nats_client import NoTlsError, StrictClient
 from watchout.common.toolbox.reason import reason
+from watchout.common.toolbox.renewed import Renewed
 
 #: Deadline of one attempt's steps (connection, greeting, TLS), in seconds.
 CONNECT_TIMEOUT_S: Final = 2
@@ -105,20 +107,20 @@ class Dialer:
 
     Attributes:
         servers: The servers of the settings.
-        tls: The TLS context; None: the system's, where a server demands TLS.
+        tls: The certificates of `BUS_CA` and `BUS_CERT`; None: those of the system, where a server demands TLS.
         demand_tls: Whether a server without TLS is refused whatever its scheme.
         certificate: Whether this process shows a certificate, `BUS_CERT`.
-        credentials: The credentials file, `BUS_CREDENTIALS`.
+        credentials: What is in the credentials file, `BUS_CREDENTIALS`.
         name: Name of the connection, as NATS shows it.
         inbox: First parts of the subjects of replies of NATS itself.
 
     """
 
     servers: tuple[BusServer, ...]
-    tls: ssl.SSLContext | None
+    tls: Renewed[BusTls] | None
     demand_tls: bool
     certificate: bool
-    credentials: Path | None
+    credentials: Renewed[NatsCredentials] | None
     name: str
     inbox: str
     #: What happened at the last attempt, by server; empty after a success.
@@ -141,15 +143,14 @@ class Dialer:
             StartError: A file of ``BUS_*`` cannot be used.
 
         """
-        if settings.bus_credentials is not None:
-            load_credentials(settings.bus_credentials)
+        user = settings.bus_credentials
+        credentials = None if user is None else Renewed("credentials for NATS", [user], lambda: load_credentials(user))
         files = settings.bus_ca is not None or settings.bus_cert is not None
         secure = files or any(server.is_secure for server in settings.bus)
         name = f"watchout-{settings.process_name}" if settings.process_name else "watchout"
-        return cls(
-            settings.bus, tls_context(settings) if secure else None, files, settings.bus_cert is not None,
-            settings.bus_credentials, name, inbox,
-        )  # fmt: skip
+        paths = (settings.bus_ca, settings.bus_cert, settings.bus_key)
+        tls = Renewed("certificates for NATS", paths, lambda: bus_tls(settings)) if secure else None
+        return cls(settings.bus, tls, files, settings.bus_cert is not None, credentials, name, inbox)
 
     @property
     def knows_others(self) -> bool:
@@ -171,10 +172,12 @@ class Dialer:
 
         Raises:
             DialError: No server can be used now; `failures` says why.
-            StartError: `BUS_CREDENTIALS` cannot be used any more.
 
         """
         self.failures = {}
+        for renewed in (self.tls, self.credentials):
+            if renewed is not None:
+                renewed.look()
         candidates = await self._candidates(avoid)
         if only_here:
             candidates = [each for each in candidates if _is_here(each.address)]
@@ -194,7 +197,8 @@ class Dialer:
                     if (error := task.exception()) is not None:
                         self.failures[str(candidate.server)] = str(error)
                     elif client.is_closed:
-                        self.failures[str(candidate.server)] = "it closed the connection after its greeting"
+                        hint = self._certificate_hint(candidate)
+                        self.failures[str(candidate.server)] = f"it closed the connection after its greeting{hint}"
                     elif connected is None:
                         connected = client, candidate.server
                     else:
@@ -264,7 +268,8 @@ class Dialer:
                     candidate.url, error_cb=failed, closed_cb=closed, lame_duck_mode_cb=leaving,
                     allow_reconnect=False, max_reconnect_attempts=1, connect_timeout=CONNECT_TIMEOUT_S,
                     ping_interval=PING_EVERY_S, max_outstanding_pings=PINGS_UNANSWERED, pending_size=PENDING_BYTES,
-                    no_echo=True, name=self.name, inbox_prefix=self.inbox, tls=self.tls,
+                    no_echo=True, name=self.name, inbox_prefix=self.inbox,
+                    tls=None if self.tls is None else self.tls.current.context,
                     tls_hostname=None if websocket else candidate.tls_name,
                     **self._user(candidate.server),
                 )  # fmt: skip
@@ -272,20 +277,25 @@ class Dialer:
                 raise DialError(sentences.small_payload(client.max_payload))
         except BaseException as error:
             client.abandon()
-            if isinstance(error, Exception) and not isinstance(error, StartError | DialError):
-                hint = f"; {sentences.no_certificate()}" if _is_reset(error) and self._shows_none(candidate) else ""
+            if isinstance(error, Exception) and not isinstance(error, DialError):
+                hint = self._certificate_hint(candidate) if _is_reset(error) else ""
                 raise DialError(f"{describe(error)}{hint}") from None
             raise
         opening = False
 
-    def _shows_none(self, candidate: Candidate) -> bool:
-        """Whether TLS is spoken and this process shows no certificate: a server may close the connection for it."""
-        return not self.certificate and (self.tls is not None or candidate.server.is_secure)
+    def _certificate_hint(self, candidate: Candidate) -> str:
+        """Return what of the certificate of this process may be why a server closed the connection; mostly empty."""
+        if self.tls is None and not candidate.server.is_secure:
+            return ""
+        if not self.certificate:
+            return f"; {sentences.no_certificate()}"
+        ended = None if self.tls is None else self.tls.current.ended_at()
+        return "" if ended is None else f"; {sentences.own_certificate_ended(ended)}"
 
     def _user(self, server: BusServer) -> dict[str, Any]:
         """Return the user for a server: that of its URL, else of the first URL that has one, or the credentials."""
         if self.credentials is not None:
-            found: NatsCredentials = load_credentials(self.credentials)
+            found = self.credentials.current
             return {"user_jwt_cb": found.jwt.encode, "signature_cb": found.sign}
         for known in (server, *self.servers):
             if known.token is not None:
@@ -322,14 +332,32 @@ def _is_here(address: str) -> bool:
     return False
 
 
-def tls_context(settings: Settings) -> ssl.SSLContext:
+@dataclass(frozen=True, slots=True)
+class BusTls:
+    """The TLS context for NATS servers, and the certificate that it shows, in PEM; made by `bus_tls`."""
+
+    context: ssl.SSLContext
+    cert: bytes | None
+
+    def ended_at(self) -> datetime | None:
+        """Return when the certificate of this process has ended; None: it has not, or it has none."""
+        if self.cert is None:
+            return None
+        try:
+            ends = x509.load_pem_x509_certificates(self.cert)[0].not_valid_after_utc
+        except ValueError:
+            return None  # OpenSSL takes forms that this library does not
+        return ends if ends <= datetime.now(UTC) else None
+
+
+def bus_tls(settings: Settings) -> BusTls:
     """Return the TLS context for NATS servers. It always checks the name of the host.
 
     Args:
         settings: ``BUS_CA``, ``BUS_CERT`` and ``BUS_KEY``.
 
     Returns:
-        The context.
+        The context, with the certificate that it shows.
 
     Raises:
         StartError: A file holds no certificate, or no unencrypted key.
@@ -340,15 +368,17 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=None if ca is None else str(ca))
     except (ssl.SSLError, OSError, ValueError) as exc:
         raise StartError(f"BUS_CA: {ca} holds no certificates in PEM ({_short(exc)})") from None
-    if cert is not None:
-        try:
-            context.load_cert_chain(str(cert), None if key is None else str(key), password=_no_password)
-        except (ssl.SSLError, OSError, ValueError) as exc:
-            where = "that file itself" if key is None else f"BUS_KEY {key}"
-            raise StartError(
-                f"BUS_CERT: {cert} with {where} is no certificate and its unencrypted key in PEM ({_short(exc)})"
-            ) from None
-    return context
+    if cert is None:
+        return BusTls(context, None)
+    try:
+        shown = cert.read_bytes()
+        context.load_cert_chain(str(cert), None if key is None else str(key), password=_no_password)
+    except (ssl.SSLError, OSError, ValueError) as exc:
+        where = "that file itself" if key is None else f"BUS_KEY {key}"
+        raise StartError(
+            f"BUS_CERT: {cert} with {where} is no certificate and its unencrypted key in PEM ({_short(exc)})"
+        ) from None
+    return BusTls(context, shown)
 
 
 def describe(error: Exception) -> str:

@@ -24,7 +24,6 @@ from watchout.common.bus.nats.dialing import DialedClient, Dialer, DialError
 from watchout.common.bus.nats.line import Line
 from watchout.common.bus.nats.return_plan import ReturnPlan
 from watchout.common.bus.nats.subscriptions import Subscriptions
-from watchout.common.errors import StartError
 
 #: So many times, so many seconds apart, messages have to cross between both servers.
 CHECKS: Final = 10
@@ -116,7 +115,7 @@ class Homeward:
         own, changed = self._make_line(), False
         try:
             await own.dial(self._dialer, only_here=True)
-        except (DialError, StartError):
+        except DialError:
             return False
         try:
             if await is_steady(used, own, self._inbox) and used.is_good:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Final
 
 from watchout.common.bus.nats.parts import MIN_PAYLOAD_BYTES
 
 _PERMISSION: Final = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]{1,200})\"")
-#: Beginnings of OpenSSL's names of faults, and what they mean.
+#: Parts of OpenSSL's words for faults, and what they mean.
 _TLS: Final = (
+    (
+        "certificate has expired",
+        "the server's certificate, or that of its CA, has ended: renew it, then `nats-server --signal reload`",
+    ),
+    ("certificate is not yet valid", "the server's certificate is of the future: look at the clocks of both machines"),
+    (
+        "ALERT_CERTIFICATE_EXPIRED",
+        "the certificate of BUS_CERT has ended for the server: renew it; the next attempt uses the new files",
+    ),
     ("CERTIFICATE_VERIFY_FAILED", "the server's certificate is not of BUS_CA, or not for this host name"),
     ("CERTIFICATE_REQUIRED", "the server wants a certificate of this process: set BUS_CERT and BUS_KEY"),
     (
@@ -82,11 +92,22 @@ def no_certificate() -> str:
     return "a server that verifies its clients does so to one without BUS_CERT and BUS_KEY"
 
 
+def own_certificate_ended(at: datetime) -> str:
+    """Return the hint for a server that closed the connection to a process whose certificate has ended.
+
+    Args:
+        at: When it ended.
+
+    """
+    when = f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"the certificate of BUS_CERT ended at {when}: renew it; the next attempt uses the new files"
+
+
 def tls(fault: str) -> str:
     """Return the sentence for a TLS handshake that failed.
 
     Args:
-        fault: OpenSSL's name of the fault.
+        fault: OpenSSL's name of the fault, and what it found wrong with a certificate.
 
     """
     for name, meaning in _TLS:

@@ -27,17 +27,19 @@ class ClusterSettings:
     )  # fmt: skip
     bus_credentials: Path | None = _GROUP.setting(
         "BUS_CREDENTIALS", parsers.file, None, expects="file",
-        help="Credentials of the NATS user (a `.creds` file of `nsc`), in place of a user in `WATCHOUT_BUS`. Read anew "
-        "with each connection.",
+        help="Credentials of the NATS user (a `.creds` file of `nsc`), in place of a user in `WATCHOUT_BUS`. A changed "
+        "file is used at the next connection, without a restart.",
     )  # fmt: skip
     bus_ca: Path | None = _GROUP.setting(
         "BUS_CA", parsers.file, None, expects="file",
         help="Certificates of the CA of the NATS servers, in PEM. With it every connection is encrypted, whatever the "
-        "scheme. Not set: those that the system trusts.",
+        "scheme. Not set: those that the system trusts. A changed file is used at the next connection, without a "
+        "restart.",
     )  # fmt: skip
     bus_cert: Path | None = _GROUP.setting(
         "BUS_CERT", parsers.file, None, expects="file",
-        help="Certificate of this process for NATS servers that verify it, with its chain, in PEM.",
+        help="Certificate of this process for NATS servers that verify it, with its chain, in PEM. A changed file "
+        "is used at the next connection, without a restart.",
     )  # fmt: skip
     bus_key: Path | None = _GROUP.setting(
         "BUS_KEY", parsers.file, None, expects="file",

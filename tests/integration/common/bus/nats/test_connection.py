@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.certificates import PrivateKey, make_certificate, make_key, pem
 from tests.kit.clients import eventually
 from tests.kit.nats_servers import NatsServer, NatsSite, make_site, operator_mode, tls_files
 from watchout.common import supervisor
@@ -52,6 +53,14 @@ def connected(each: NatsConnection) -> Any:
     return eventually(lambda: each.connected, COMES_S, f"no connection: {each.explain()}")
 
 
+async def connected_again(each: NatsConnection) -> None:
+    """Have the connection made anew."""
+    calls: list[int] = []
+    each.on_connected(lambda: calls.append(1))
+    each.leave_server()
+    await eventually(lambda: calls, COMES_S, f"no connection: {each.explain()}")
+
+
 def explains(each: NatsConnection, *words: str) -> Any:
     return eventually(
         lambda: all(word in each.explain() for word in words), COMES_S, f"another sentence: {each.explain()!r}"
@@ -86,7 +95,11 @@ async def test_a_credentials_file_is_let_in_and_a_wrong_one_is_a_fault_of_the_st
 ) -> None:
     config, credentials = operator_mode(tmp_path)
     site = start_nats(1, config, jetstream=False)
-    await connected(connect(settings(site.url, BUS_CREDENTIALS=str(credentials))))
+    each = connect(settings(site.url, BUS_CREDENTIALS=str(credentials)))
+    await connected(each)
+    credentials.rename(tmp_path / "moved.creds")  # as in the middle of a copy
+    await connected_again(each)
+    (tmp_path / "moved.creds").rename(credentials)
     await explains(connect(settings(site.url)), "refuses the user of this process")
     text = credentials.read_text()
     for wrong, reason in (
@@ -121,6 +134,53 @@ async def test_tls_is_checked_both_ways_and_never_left_out(
     for wrong in ({"BUS_CA": str(other)}, {"BUS_CA": str(cert), "BUS_CERT": str(cert), "BUS_KEY": str(other)}):
         with pytest.raises(StartError, match=r"none\.pem"):
             connect(settings(site.url, **wrong))
+
+
+class Host:
+    """The files of one end of TLS; `renew` writes them of an authority, which the other end is trusted by as well."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ca, self.cert, self.key = folder / "ca.crt", folder / "end.crt", folder / "end.key"
+        folder.mkdir()
+
+    def renew(self, authority: tuple[PrivateKey, bytes], days: float = 1.0) -> None:
+        key = make_key()
+        self.ca.write_bytes(authority[1])
+        self.cert.write_bytes(make_certificate(key, authority=authority, days=days))
+        self.key.write_bytes(pem(key))
+
+
+async def test_renewed_certificates_are_used_at_the_next_connection_and_ended_ones_are_named(
+    start_nats: Callable[..., NatsSite], connect: Callable[..., NatsConnection], tmp_path: Path
+) -> None:
+    first, second = [(key, make_certificate(key)) for key in (make_key(), make_key())]
+    of_server, own = Host(tmp_path / "server"), Host(tmp_path / "own")
+    of_server.renew(first)
+    own.renew(first)
+    tls = f'cert_file: "{of_server.cert}", key_file: "{of_server.key}", ca_file: "{of_server.ca}"'
+    (server,) = start_nats(1, f"tls {{ {tls}, verify: true }}", jetstream=False).servers
+    each = connect(settings(server.url, BUS_CA=str(own.ca), BUS_CERT=str(own.cert), BUS_KEY=str(own.key)))
+
+    await connected(each)
+    own.key.write_bytes(pem(make_key()))  # as in the middle of a copy
+    await connected_again(each)
+    of_server.renew(second)
+    server.signal(signal.SIGHUP)
+    await eventually(lambda: server.log.count("Reloaded: tls") == 1, COMES_S)
+    each.leave_server()
+    await explains(each, "not of BUS_CA")
+    own.renew(second)
+    await connected(each)
+    own.renew(second, days=-0.01)
+    each.leave_server()
+    await explains(each, "BUS_CERT", "ended", "the next attempt uses the new files")
+    own.renew(second)
+    await connected(each)
+    of_server.renew(second, days=-0.01)
+    server.signal(signal.SIGHUP)
+    await eventually(lambda: server.log.count("Reloaded: tls") == 2, COMES_S)
+    each.leave_server()
+    await explains(each, "the server's certificate", "has ended", "nats-server --signal reload")
 
 
 async def test_a_server_without_tls_gets_nothing_where_tls_is_demanded(

@@ -48,6 +48,9 @@ def test_each_refusal_says_what_to_look_at(text: str, words: str) -> None:
     ("fault", "words"),
     [
         ("CERTIFICATE_VERIFY_FAILED: self-signed certificate", "not of BUS_CA"),
+        ("CERTIFICATE_VERIFY_FAILED: certificate has expired", "or that of its CA, has ended"),
+        ("CERTIFICATE_VERIFY_FAILED: certificate is not yet valid", "the clocks of both machines"),
+        ("SSLV3_ALERT_CERTIFICATE_EXPIRED", "the certificate of BUS_CERT has ended"),
         ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "set BUS_CERT and BUS_KEY"),
         ("TLSV1_ALERT_UNKNOWN_CA", "CA of BUS_CERT"),
         ("WRONG_VERSION_NUMBER", "TLS failed (WRONG_VERSION_NUMBER)"),
