@@ -112,6 +112,7 @@ PURE = (
     "router/streams/infos.py",
     "gateway/client/error_replies.py",
     "gateway/client/refused_message.py",
+    "gateway/client/unread_text.py",
     "gateway/silence.py",
     "gateway/client/message_assembler.py",
     "gateway/client/handshake.py",

@@ -562,3 +562,13 @@ def parse_binary(data: bytes) -> BinaryFrame:
         if not STREAM_ID.match(stream_id):
             raise FrameFault(f"stream id {stream_id[:40]!a}, expected 1 to 128 of A-Z a-z 0-9 _ . : -")
     return BinaryFrame(stream_id, frame_id, timestamp or None, BY_NUMBER[codec], data[at:])
+
+
+def timestamp_of_binary(data: bytes) -> int | None:
+    """Return the time in ms of a binary message that is refused; None: it has none, or is not of this version."""
+    if len(data) < _BINARY.size:
+        return None
+    magic, version, kind, _, _, timestamp, _, _ = _BINARY.unpack_from(data)
+    if (magic, version, kind) != (BINARY_MAGIC, BINARY_VERSION, KIND_VIDEO_FRAME):
+        return None
+    return timestamp if 0 < timestamp <= MAX_TIMESTAMP else None

@@ -7,7 +7,7 @@ caller holds the client's next messages back. After a `Close` all methods return
 
 from __future__ import annotations
 
-from typing import Final, assert_never
+from typing import assert_never
 
 from watchout.common.errors import ClientError, CloseCode, ErrorCode
 from watchout.common.media.frames import FrameFault, parse_binary
@@ -23,16 +23,13 @@ from watchout.gateway.client.commands import (
     VerifyToken,
     WriteWaiting,
 )
-from watchout.gateway.client.refused_message import RefusedMessage, read_refused
+from watchout.gateway.client.refused_message import read_refused, read_refused_binary
 from watchout.gateway.client.session_replies import pings_asked
 from watchout.gateway.client.subscribing_replies import SubscribingReplies
 from watchout.gateway.model import Owner, SocketPath
 from watchout.gateway.progress import LEAST_BYTES_PER_S, OVER_S
 from watchout.gateway.wire import Subject
 from watchout.identity import Identity
-
-#: A message over the rates that is longer is not read: it is taken for a frame of the registered stream.
-MAX_OVER_RATE_BYTES: Final = 64 * 1024
 
 
 class ClientProtocol(SubscribingReplies):
@@ -61,15 +58,14 @@ class ClientProtocol(SubscribingReplies):
         if self._closed:
             return []
         if not self._is_free_ping(data, now) and (limit := self._allowance.count_message(now, len(data))) is not None:
-            readable = len(data) <= MAX_OVER_RATE_BYTES
-            refused = self._read_refused(data) if readable else RefusedMessage(self._own_stream(), is_frame=True)
+            refused = read_refused(data, self._own_stream().stream_id, over_rate=True)
             return self._acknowledged(self._rate_limited(limit, now, now_ms, refused.subject), refused, now_ms)
         try:
             if self.identity is None:
                 return self._auth(first_message.read_auth(data), now_ms)
             return self._authenticated(wire.parse_text(data), now_ms)
         except ClientError as error:
-            refused = self._read_refused(data)
+            refused = read_refused(data, self._own_stream().stream_id)
             answer = self._error(error.code, error.message, now, now_ms, refused.subject)
             return self._acknowledged(answer, refused, now_ms)
         except UnicodeDecodeError:
@@ -94,9 +90,9 @@ class ClientProtocol(SubscribingReplies):
         """Process a binary message; the arguments are those of `receive_text`."""
         if self._closed:
             return []
-        refused = RefusedMessage(wire.NOTHING, is_frame=True)
         if (limit := self._allowance.count_message(now, len(data))) is not None:
-            return self._acknowledged(self._rate_limited(limit, now, now_ms, self._own_stream()), refused, now_ms)
+            refused = read_refused_binary(data, self._own_stream().stream_id)
+            return self._acknowledged(self._rate_limited(limit, now, now_ms, refused.subject), refused, now_ms)
         named: str | None = None
         try:
             if self.identity is None:
@@ -109,7 +105,8 @@ class ClientProtocol(SubscribingReplies):
             named = frame.stream_id
             self._check_frame(named)
         except ClientError as error:
-            subject = self._own_stream() if named is None else Subject(stream_id=named)
+            refused = read_refused_binary(data, self._own_stream().stream_id)
+            subject = refused.subject if named is None else Subject(stream_id=named)
             return self._acknowledged(self._error(error.code, error.message, now, now_ms, subject), refused, now_ms)
         timestamp = now_ms if frame.timestamp is None else frame.timestamp
         return [PublishFrame(None, frame.picture, frame.codec, timestamp)]
@@ -263,8 +260,3 @@ class ClientProtocol(SubscribingReplies):
     def _is_free_ping(self, data: bytes, now: float) -> bool:
         """Whether a message is a `ping` that does not count against the rates."""
         return self.identity is not None and wire.is_ping(data) and self._allowance.take_ping(now)
-
-    # ── what answers are about ───────────────────────────────────────────────────────────────────────────────────
-
-    def _read_refused(self, data: bytes) -> RefusedMessage:
-        return read_refused(data, self._own_stream().stream_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 from tests.kit.clients import BINARY, JPEG, TEXT, now_ms, pack_frame, web_socket_frame
 
@@ -34,8 +35,14 @@ async def test_a_refused_frame_does_not_stall_the_window(one_process, clients):
     await camera.send_raw(b"\x57\x09")
     await camera.expect("error", code="INVALID_MESSAGE", streamId="cam")
     await camera.expect("ack", frameId=0, received=2)
+    await camera.send_raw(json.dumps({"type": "video-frame", "data": "AAAA", "score": math.nan, "timestamp": 2_000}))
+    await camera.expect("error", code="INVALID_MESSAGE", streamId="cam")
+    await camera.expect("ack", frameId=0, timestamp=2_000, received=3)
+    await camera.send_raw(pack_frame(JPEG, stream_id="other", timestamp=2_500))
+    await camera.expect("error", code="UNAUTHORIZED", streamId="other")
+    await camera.expect("ack", frameId=0, timestamp=2_500, received=4)
     await camera.show(timestamp=3_000)
-    await camera.expect("ack", frameId=1, timestamp=3_000, received=3)
+    await camera.expect("ack", frameId=1, timestamp=3_000, received=5)
 
 
 async def test_frames_over_the_rate_are_acknowledged_too(in_one_process, clients):

@@ -23,9 +23,12 @@ from watchout.common.bus.frames import (
 )
 from watchout.common.errors import BusError, ClientError
 from watchout.common.media.codecs import BY_NUMBER, BY_VALUE, Codec
-from watchout.common.media.frames import Frame, FrameFault, decode_text, json_head, parse_binary
+from watchout.common.media.frames import Frame, FrameFault, decode_text, json_head, parse_binary, timestamp_of_binary
+from watchout.common.toolbox.jsontext import read_members
 from watchout.gateway import fastpath
-from watchout.gateway.wire import VideoFrame, frame_header, frame_message, parse_text
+from watchout.gateway.client.refused_message import RefusedMessage, read_refused
+from watchout.gateway.client.unread_text import find_members
+from watchout.gateway.wire import Subject, VideoFrame, frame_header, frame_message, parse_text
 
 if None in (fastpath.take, fastpath.take_payload, fastpath.message, fastpath.remote):
     assert "CI" not in os.environ, "gateway._fastpath was not built"
@@ -307,6 +310,8 @@ def test_what_it_takes_is_what_the_full_parser_says_it_is(
     assert (codec, size_bytes, more) == (fastpath.TEXT, len(data), parsed.more)
     json_head, _, frame_id, now_ms = KNOWN
     assert timestamp == (now_ms if parsed.timestamp is None else parsed.timestamp)
+    assert find_members(data) == (read_members(data), True)
+    assert read_refused(data, "cam-1") == RefusedMessage(Subject(None, "cam-1"), True, parsed.timestamp)
     assert wire[begin - 1 : end_at + 1] == parsed.data
     assert decode_text(parsed.data)
     made = Frame.of_message("cam-1", frame_id, timestamp, 0, wire, begin, end_at, codec, more)
@@ -429,6 +434,7 @@ def test_a_long_envelope_is_taken_or_left_to_the_parser(size: int, before: bool)
     parsed = judged(sent.encode())
     assert parsed is not None
     assert found is None or found[6] == parsed.more
+    assert find_members(sent.encode())[1]
 
 
 @pytest.mark.parametrize("many", [1, 31, 32, 33, 200])
@@ -575,6 +581,7 @@ def test_a_picture_is_taken_as_the_parser_takes_it_and_numbered_for_its_viewers(
     wire, begin, end, at, as_codec, size_bytes, _ = found
     now_ms = KNOWN[3]
     assert (at, as_codec, size_bytes) == (parsed.timestamp or now_ms, parsed.codec.value, len(data))
+    assert timestamp_of_binary(data) == parsed.timestamp
     assert wire[begin:] == wire[begin:end] == picture
     same = Frame("cam-1", KNOWN[2], at, picture=picture, codec=parsed.codec)
     made = Frame.of_message("cam-1", KNOWN[2], at, 0, wire, begin, end, as_codec)

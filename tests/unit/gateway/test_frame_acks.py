@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -31,6 +32,7 @@ from watchout.gateway.client.commands import (
     Command,
     PublicationOptions,
     PublishFrame,
+    Reply,
 )
 from watchout.gateway.client.frame_acks import FrameAcks
 from watchout.gateway.client.protocol import ClientProtocol
@@ -111,43 +113,123 @@ def test_a_frame_that_is_taken_in_needs_no_command() -> None:
     assert isinstance(command, PublishFrame)
 
 
-@pytest.mark.parametrize(
-    ("event", "code", "timestamp"),
-    [
-        (says(type="video-frame", streamId="other", data="AAAA", timestamp=5), "UNAUTHORIZED", 5),
-        (says(type="video-frame", data=5, timestamp=6.5), "INVALID_MESSAGE", 6),
-        (says(type="video-frame", data="AAAA", timestamp="x"), "INVALID_MESSAGE", START_MS),
-        (says(type="video-frame", data="AAAA", requestId=1, timestamp=7), "INVALID_MESSAGE", 7),
-        (sends_binary(frame_head("other") + JPEG), "UNAUTHORIZED", START_MS),
-        (sends_binary(b"no frame"), "INVALID_MESSAGE", START_MS),
-    ],
-)
+NAN = '{"type":"video-frame","score":NaN,"timestamp":5,"data":"%s"}'
+JSON_FRAME = b'{"type":"video-frame","data":"AAAA","timestamp":5,"requestId":"r"}'
+BIG = "A" * 100_000
+#: Frames that are refused: the message, the code of its error, and the time in its acknowledgement.
+REFUSED: list[tuple[Event, str, int]] = [
+    (says(type="video-frame", streamId="other", data="AAAA", timestamp=5), "UNAUTHORIZED", 5),
+    (says(type="video-frame", streamId="other", data=BIG, timestamp=5), "UNAUTHORIZED", 5),
+    (says(type="video-frame", streamId="other", data=BIG, more={"x": BIG}, timestamp=5), "UNAUTHORIZED", 5),
+    (says(type="video-frame", data=5, timestamp=6.5), "INVALID_MESSAGE", 6),
+    (says(type="video-frame", data="AAAA", timestamp="x"), "INVALID_MESSAGE", START_MS),
+    (says(type="video-frame", data="AAAA", requestId=1, timestamp=7), "INVALID_MESSAGE", 7),
+    (says(data="AAAA", timestamp=7), "INVALID_MESSAGE", 7),
+    (says(type=["video-frame"], data="AAAA", timestamp=7), "INVALID_MESSAGE", 7),
+    (sends_binary(frame_head("other") + JPEG), "UNAUTHORIZED", 5),
+    (sends_binary(frame_head("other", timestamp=0) + JPEG), "UNAUTHORIZED", START_MS),
+    (sends_binary(frame_head("other", timestamp=2**53) + JPEG), "INVALID_MESSAGE", START_MS),
+    (sends_binary(frame_head(codec=9) + JPEG), "INVALID_MESSAGE", 5),
+    (sends_binary(b"\x57\x01\x01\x08" + frame_head()[4:] + JPEG), "INVALID_MESSAGE", 5),
+    (sends_binary(b"\x57\x02" + frame_head()[2:] + JPEG), "INVALID_MESSAGE", START_MS),
+    (sends_binary(frame_head()), "INVALID_MESSAGE", 5),
+    (sends_binary(b"no frame"), "INVALID_MESSAGE", START_MS),
+    (sends_binary(b""), "INVALID_MESSAGE", START_MS),
+    # JSON in a binary message, and what is not quite JSON
+    (sends_binary(JSON_FRAME.replace(b',"requestId":"r"', b"")), "INVALID_MESSAGE", 5),
+    (sends_text((NAN % "AAAA").encode()), "INVALID_MESSAGE", 5),
+    (sends_text((NAN % BIG).encode()), "INVALID_MESSAGE", 5),
+    (sends_text((NAN % BIG).encode()[:-2]), "INVALID_MESSAGE", 5),
+    (sends_text(b'\xef\xbb\xbf{"type":"video-frame","data":"AAAA","timestamp":5}'), "INVALID_MESSAGE", 5),
+    (sends_text(b'{"type":"video-frame","timestamp":5,"data":"AAAA\n"}'), "INVALID_MESSAGE", 5),
+    (sends_text(b'{"type":"video-frame","data":"AAAA","timestamp":5,}'), "INVALID_MESSAGE", 5),
+    (sends_text(b'[{"type":"video-frame","data":"AAAA","timestamp":5}]'), "INVALID_MESSAGE", 5),
+    (sends_text(b'{"a":[{"timestamp":1}],nan,"type":"video-frame","timestamp":5'), "INVALID_MESSAGE", START_MS),
+    (sends_text(b"{'type': 'video-frame', 'data': 'AAAA', 'timestamp': 5}"), "INVALID_MESSAGE", 5),
+    (sends_text(json.dumps(json.dumps({"type": "video-frame", "timestamp": 5})).encode()), "INVALID_MESSAGE", 5),
+    (sends_text(b'{"data":"AAAA","score":NaN}'), "INVALID_MESSAGE", START_MS),
+    (sends_text(b"/9j/" * 1000), "INVALID_MESSAGE", START_MS),
+    (sends_text(b"/9j/" * 1000 + b'","type":"video-frame","timestamp":5}'), "INVALID_MESSAGE", 5),
+]
+NO_FRAMES = [
+    says(type="nope"),
+    says(type="alert", timestamp=5),
+    says(type="register", produces=5, timestamp=5, data="AAAA"),
+    says(type="telemetry", data="AAAA"),
+    says(data=5),
+    sends_text(b"hello"),
+    sends_text(b""),
+    sends_text(b'{"type":"alert","severity":"low","message":"m","score":NaN}'),
+    sends_text(b'{"type":"alert","severity":"low","message":"' + BIG.encode() + b'","score":NaN}'),
+    sends_text(b'{"type":"register","produces":["video-frame"],"info":{"x":NaN}}'),
+    sends_binary(b'{"type":"ping"}'),
+]
+
+
+@pytest.mark.parametrize(("event", "code", "timestamp"), REFUSED)
 def test_a_refused_frame_is_acknowledged_after_its_error(event: Event, code: str, timestamp: int) -> None:
     assert windowed() >> event << error(code) << AcknowledgeFrame(timestamp)
     assert registered() >> event << error(code), "without a window nothing is"
 
 
-@pytest.mark.parametrize("event", [says(type="nope"), says(type="alert", timestamp=5), sends_text(b"hello")])
+@pytest.mark.parametrize("event", NO_FRAMES)
 def test_what_is_no_frame_is_not_acknowledged(event: Event) -> None:
     talk = windowed()
     (reply,) = event(talk.session, 0.0, 0)
     assert not isinstance(reply, AcknowledgeFrame)
 
 
-def test_a_frame_over_the_rate_is_acknowledged_whether_its_error_is_sent_or_not() -> None:
+def over_the_rate() -> Playbook:
+    """A camera with a window whose next message is over the rate."""
     talk = windowed()
-    talk.session._allowance = Allowance(Settings(message_rate=1, abuse_limit=4), 0.0)
-    frames: list[tuple[Event, int]] = [
-        (says(type="video-frame", data="AAAA", timestamp=5), 5),
-        (sends_binary(frame_head() + JPEG), START_MS),
-        (says(type="video-frame", data="A" * 100_000, timestamp=5), START_MS),
-    ]
+    talk.session._allowance = Allowance(Settings(message_rate=1), 0.0)
     for _ in range(2):
         talk = talk >> says(type="video-frame", data="AAAA", timestamp=1) << text_frame(b'"AAAA"', 1)
-    talk = talk >> frames[0][0] << error("RATE_LIMITED", streamId="door") << AcknowledgeFrame(5)
-    for event, timestamp in frames:
-        talk = talk >> event << AcknowledgeFrame(timestamp)
-    assert talk >> frames[0][0] << closes(CloseCode.POLICY), "nothing follows a close"
+    return talk
+
+
+@pytest.mark.parametrize(
+    ("event", "timestamp"),
+    [
+        *((event, timestamp) for event, _, timestamp in REFUSED),
+        (says(type="video-frame", data="AAAA", timestamp=5), 5),
+        (says(type="video-frame", data=BIG, timestamp=5.5, rotation=90), 5),
+        (says(type="video-frame", timestamp=5, thumbnail=BIG, data=BIG, note="é"), 5),
+        (says(type="video-frame", data=BIG, timestamp="x"), START_MS),
+        (says(type="video-frame", data=BIG), START_MS),
+        (says(type="video-frame", data=BIG, metadata={"timestamp": 1}, timestamp=5), 5),
+        (sends_binary(frame_head(timestamp=0) + JPEG), START_MS),
+        (sends_binary(frame_head() + JPEG), 5),
+    ],
+)
+def test_a_frame_over_the_rate_is_acknowledged_with_its_own_time(event: Event, timestamp: int) -> None:
+    *errors, last = event(over_the_rate().session, 0.0, START_MS)
+    assert last == AcknowledgeFrame(timestamp)
+    assert [read(each.wire)["code"] for each in errors if isinstance(each, Reply)] == ["RATE_LIMITED"]
+
+
+@pytest.mark.parametrize("event", [*NO_FRAMES, says(type="alert", message=BIG)])
+def test_what_is_no_frame_is_not_acknowledged_over_the_rate(event: Event) -> None:
+    (reply,) = event(over_the_rate().session, 0.0, 0)
+    assert isinstance(reply, Reply)
+
+
+@pytest.mark.parametrize("send", [sends_binary, sends_text])
+def test_an_error_about_what_is_not_quite_json_carries_the_request_id(send: Callable[[bytes], Event]) -> None:
+    text = JSON_FRAME if send is sends_binary else JSON_FRAME.replace(b":5,", b":NaN,")
+    timestamp = 5 if send is sends_binary else START_MS
+    assert windowed() >> send(text) << error("INVALID_MESSAGE", requestId="r") << AcknowledgeFrame(timestamp)
+
+
+def test_a_frame_over_the_rate_is_acknowledged_whether_its_error_is_sent_or_not() -> None:
+    talk = windowed()
+    talk.session._allowance = Allowance(Settings(message_rate=1, abuse_limit=2), 0.0)
+    frame = says(type="video-frame", data="AAAA", timestamp=5)
+    for _ in range(2):
+        talk = talk >> frame << text_frame(b'"AAAA"', 5)
+    talk = talk >> frame << error("RATE_LIMITED", streamId="door") << AcknowledgeFrame(5)
+    talk = talk >> frame << AcknowledgeFrame(5)
+    assert talk >> frame << closes(CloseCode.POLICY), "nothing follows a close"
 
 
 def test_nothing_is_acknowledged_before_a_registration() -> None:
