@@ -31,6 +31,10 @@ BUSY_S: Final = 8.0
 UNEXPECTED_REPLY: Final = "unexpected reply of the router"
 
 
+class OtherSlots(Failure):
+    """Ends a command that the routers do not let join: `CLUSTER_SLOTS` here is not theirs."""
+
+
 def nothing_runs(settings: Settings) -> Failure:
     """Return the failure for a command when no router replies."""
     return Failure(missing.nothing_answers(settings.home))
@@ -57,7 +61,8 @@ async def member_links(settings: Settings) -> AsyncIterator[RouterLinks]:
 
 @asynccontextmanager
 async def joined(settings: Settings) -> AsyncIterator[RouterLinks]:
-    """Join the running routers, and leave them at the end. Raises `Failure` when none replies.
+    """Join the running routers, and leave them at the end. Raises `Failure` when none replies, and
+    `OtherSlots` when none lets this command join.
 
     A router that runs on this home gets `BUSY_S` more.
     """
@@ -65,6 +70,8 @@ async def joined(settings: Settings) -> AsyncIterator[RouterLinks]:
         is_live = await links.wait_live(JOIN_TIMEOUT_S)
         if not is_live and not settings.bus and who_holds(settings.home / ROUTER_LOCK) is not None:
             is_live = await links.wait_live(BUSY_S)
+        if not is_live and (why := links.explain_slots()):
+            raise OtherSlots(f"{why}.")
         if not is_live:
             raise Failure(links.explain_absence()) if settings.bus else nothing_runs(settings)
         yield links

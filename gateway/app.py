@@ -133,7 +133,7 @@ class Gateway:
     async def missing(self) -> str | None:
         """Return what keeps this gateway from serving clients: the router or the session store; None: nothing."""
         if not self._link.live:
-            return "the router is unreachable"
+            return self._link.links.explain_slots() or "the router is unreachable"
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
                 await self._context.authenticator.check()

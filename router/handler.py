@@ -41,6 +41,7 @@ from watchout.common.bus.messages import (
     ReservationEnded,
     ReservationReport,
     Revoke,
+    SlotsDiffer,
     SnapshotEnd,
     StreamReport,
     Unreserve,
@@ -66,6 +67,8 @@ from watchout.router.streams.stream import BridgeRecord, Send
 
 #: Seconds between two warnings about malformed or refused messages.
 WARN_EVERY_S: Final = 5.0
+#: Seconds between two warnings about processes with another number of slots.
+SLOTS_EVERY_S: Final = 60.0
 #: Seconds that what is due for many streams may take in one turn of the event loop, and streams between two looks at
 #: the clock.
 TURN_S: Final = 0.005
@@ -83,7 +86,8 @@ class MessageHandler:
     `pictures` are encoded frames that alerts refer to, by stream and (term, frame id). `checked_at` is when
     `drop_silent_members` ran last, in seconds of the loop's clock. `on_later_epoch` is called in place of all else when
     a member knows a later epoch than this router's; None: no later router can be. While `has_lease` returns False all
-    that comes is ignored: another router may have the slot.
+    that comes is ignored: another router may have the slot. `slots` is the number of
+    slots, 0: there is no cluster.
     """
 
     metrics: Metrics
@@ -99,10 +103,12 @@ class MessageHandler:
     checked_at: float
     on_later_epoch: Callable[[int], None] | None = None
     has_lease: Callable[[], bool] | None = None
+    slots: int = 0
     bus: RouterTransport = field(init=False)
     queries: QueryHandler = field(init=False)
     inquiries: Inquiries = field(default_factory=Inquiries, init=False)
     _warned_at: float = field(default=float("-inf"), init=False)
+    _warned_of_slots_at: float = field(default=float("-inf"), init=False)
     _next_turn: asyncio.Handle | None = field(default=None, init=False)
     _end_of_startup: asyncio.TimerHandle | None = field(default=None, init=False)
     _has_records: bool = field(default=False, init=False)
@@ -134,6 +140,9 @@ class MessageHandler:
             self._on_bad_message("a remote member may not send this", error, member)
             self._forget_if_unknown(member)
             return
+        if self.slots and isinstance(envelope.body, Hello) and envelope.body.slots not in (0, self.slots):
+            self._turn_away(member, envelope.body)
+            return
         match self.members.receive(member, envelope, self.loop.time()):
             case MessageVerdict.GREETED:
                 assert isinstance(envelope.body, Hello)
@@ -147,6 +156,20 @@ class MessageHandler:
                 error = BusError(f"{MAX_MEMBERS} members")
                 self._on_bad_message("too many members, a greeting was ignored", error, member)
         self._forget_if_unknown(member)
+
+    def _turn_away(self, member: bytes, hello: Hello) -> None:
+        """Do not let a process join that finds other routers for its streams: two would grant the same one."""
+        now = self.loop.time()
+        self.members.turn_away(hello, now)
+        self.outbox.send(member, SlotsDiffer(attempt=hello.attempt, slots=self.slots))
+        turned_away = self.members.turned_away_lately(now)
+        if turned_away and now - self._warned_of_slots_at > SLOTS_EVERY_S:
+            self._warned_of_slots_at = now
+            _log.warning(
+                f"processes with another CLUSTER_SLOTS than {self.slots} may not join",
+                processes=", ".join(f"{each.hello.name} ({each.hello.slots} slots)" for each in turned_away[:10]),
+                number=len(turned_away),
+            )
 
     def _forget_if_unknown(self, member: bytes) -> None:
         """Let the transport forget a remote peer that is not a member, so that it costs nothing."""

@@ -30,7 +30,10 @@ from watchout.router.startup_hold import Reporters
 MAX_MEMBERS: Final = 1000
 #: A timer of the router's loop that is later than this, in seconds, means that the process did not run.
 STALL_S: Final = 0.5
-#: Members that were lost are remembered for operators: for this time, in seconds, and so many.
+#: A process that was turned away greets again within `HELLO_AT_MOST_EVERY_S`; it counts as there for so many seconds.
+TURNED_AWAY_S: Final = 10.0
+#: Members that were lost are remembered for operators: for this time, in seconds, and so many, also of those that were
+#: turned away.
 LOST_KEPT_S: Final = 600.0
 MAX_LOST: Final = 100
 
@@ -83,6 +86,14 @@ class LostMember:
         return _key_of(self.hello)
 
 
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """A gateway or bridge that greeted with another number of slots, the last time at `at`; kept by `Members`."""
+
+    hello: Hello
+    at: float
+
+
 def _key_of(hello: Hello) -> tuple[str, str, str]:
     return hello.kind, hello.name, hello.host
 
@@ -114,6 +125,7 @@ class Members:
         self.epoch = epoch
         self._members: dict[bytes, Member] = {}
         self._lost: OrderedDict[tuple[str, str, str], LostMember] = OrderedDict()
+        self._turned_away: OrderedDict[tuple[str, str, str], TurnedAway] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._members)
@@ -141,6 +153,7 @@ class Members:
                 made.metrics, made.links, made.links_at = known.metrics, known.links, known.links_at
                 made.latencies = known.latencies
             self._lost.pop(_key_of(envelope.body), None)
+            self._turned_away.pop(_key_of(envelope.body), None)
             return MessageVerdict.GREETED
         if known is None or envelope.epoch != self.epoch or envelope.seq != known.received + 1:
             return MessageVerdict.REJOIN
@@ -199,6 +212,19 @@ class Members:
     def lost_lately(self, now: float) -> list[LostMember]:
         """Return who fell silent within `LOST_KEPT_S` and did not come back, the last one first."""
         return [each for each in reversed(self._lost.values()) if now - each.at <= LOST_KEPT_S]
+
+    def turn_away(self, hello: Hello, now: float) -> None:
+        """Keep for operators that a gateway or a bridge may not join, because it has another number of slots."""
+        if hello.kind != "ctl":  # it says so itself, to whoever runs it
+            key = _key_of(hello)
+            self._turned_away[key] = TurnedAway(hello, now)
+            self._turned_away.move_to_end(key)
+            while len(self._turned_away) > MAX_LOST:
+                self._turned_away.popitem(last=False)
+
+    def turned_away_lately(self, now: float) -> list[TurnedAway]:
+        """Return who greeted with another number of slots within `TURNED_AWAY_S`, the last one first."""
+        return [each for each in reversed(self._turned_away.values()) if now - each.at <= TURNED_AWAY_S]
 
     def excuse(self, stall_s: float) -> None:
         """Do not count `stall_s` seconds in which the router itself did not run as silence of its members."""

@@ -177,7 +177,8 @@ class QueryHandler:
             frames_at=stats.frames_of_hosts_at(self.bus.frames_at),
         )
         if self.lease is not None:
-            report = msgspec.structs.replace(report, process=self.lease().process)
+            lease = self.lease()
+            report = msgspec.structs.replace(report, host=lease.host, process=lease.process)
         return stats.with_limits(report, self.metrics.read())
 
     def _latency(self, query: Query, now: float) -> LatencyReply:

@@ -68,6 +68,7 @@ class SlotRouter:
             router can be.
         has_lease: Returns whether the router may still speak; None: always. Nothing is received or sent without it.
         lease: Returns what operators are told of the lease; None: there is none.
+        slots: The number of slots, which members have to have too; 0: they are not asked.
         expected: The gateways and bridges that will report their streams, by `Hello.process`; none: they are not known.
             When all have reported the router decides what it is asked, otherwise after `startup_hold.SYNC_GRACE_S`.
     """
@@ -84,6 +85,7 @@ class SlotRouter:
         on_later_epoch: Callable[[int], None] | None = None,
         has_lease: Callable[[], bool] | None = None,
         lease: LeaseSource | None = None,
+        slots: int = 0,
         expected: Collection[str] = (),
     ) -> None:
         self.slot = slot
@@ -95,6 +97,7 @@ class SlotRouter:
         self._on_later_epoch = on_later_epoch
         self._has_lease = has_lease
         self._lease = lease
+        self._slots = slots
         self._expected = expected
         self._is_silent = False
         self._is_saved = False
@@ -180,6 +183,7 @@ class SlotRouter:
             checked_at=started_at,
             on_later_epoch=self._on_later_epoch,
             has_lease=self._has_lease,
+            slots=self._slots,
         )
         self._bus = self._open_transport(on_control=handler.on_control, on_frame=handler.on_frame)
         queries = QueryHandler(

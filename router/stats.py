@@ -112,7 +112,8 @@ def _names(members: Members) -> dict[bytes, str]:
 def process_reports(
     own: ProcessReport, members: Members, now: float, *, is_remote: Callable[[bytes], bool]
 ) -> list[ProcessReport]:
-    """Build the reply to ``processes``: `own` first, then each member that is not an operator's command.
+    """Build the reply to ``processes``: `own` first, then each member that is not an operator's command, and those that
+    may not join because they have another number of slots.
 
     `now` is the router's monotonic clock in seconds. `is_remote` says of a member id whether it is joined over TCP.
     """
@@ -128,6 +129,7 @@ def process_reports(
                     version=m.hello.release,
                     settings=m.hello.settings,
                     remote=is_remote(m.id),
+                    host=m.hello.host or msgspec.UNSET,
                     process=m.hello.process or msgspec.UNSET,
                     frames_at=frames_of_hosts_at(m.hello.frames_at),
                 ),
@@ -135,6 +137,19 @@ def process_reports(
             )
             for m in members.all()
             if m.hello.kind != "ctl"
+        ),
+        *(
+            ProcessReport(
+                name=each.hello.name,
+                kind=each.hello.kind,
+                pid=each.hello.pid,
+                version=each.hello.release,
+                settings=each.hello.settings,
+                host=each.hello.host or msgspec.UNSET,
+                process=each.hello.process or msgspec.UNSET,
+                other_slots=each.hello.slots,
+            )
+            for each in members.turned_away_lately(now)
         ),
     ]
 

@@ -187,7 +187,16 @@ class BusClient:
 
     def explain_absence(self) -> str:
         """Return a sentence on why the router may be out of reach, and what the operator can do."""
-        return self._transport.explain_absence()
+        return self.explain_slots() or self._transport.explain_absence()
+
+    def explain_slots(self) -> str:
+        """Return a sentence when the router does not let this member join, as its number of slots differs; else ""."""
+        if not self._membership.other_slots:
+            return ""
+        return (
+            f"CLUSTER_SLOTS is {self._hello.slots} here, and the routers have {self._membership.other_slots}: expected "
+            "the same number everywhere"
+        )
 
     async def wait_live(self, timeout_s: float) -> bool:
         """Wait until the router knows this member and has its snapshot.
@@ -400,7 +409,7 @@ class BusClient:
             self._live_at, self._absence_logged, self._log_absence_at = now, False, now + MISSING_AFTER_S
         elif now >= self._log_absence_at:
             self._absence_logged, self._log_absence_at = True, now + MISSING_AGAIN_S
-            reason = descriptors.none_left() or self._transport.explain_absence()
+            reason = descriptors.none_left() or self.explain_absence()
             _log.warning("the router is missing", reason=reason, **self._where)
 
     def _run(self, actions: list[Action]) -> None:

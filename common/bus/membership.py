@@ -21,7 +21,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from watchout.common.bus.messages import Envelope, FromRouter, Rejoin, RouterHeartbeat, Welcome
+from watchout.common.bus.messages import Envelope, FromRouter, Rejoin, RouterHeartbeat, SlotsDiffer, Welcome
 
 #: Interval of `Hello` while the router is not connected, in seconds.
 HELLO_EVERY_S = 0.25
@@ -121,6 +121,8 @@ class Membership:
         self.level = 0
         #: Where the router accepts frames (`Welcome.frames_at`); None: over the member's transport.
         self.frames_at: str | None = None
+        #: How many slots the routers have, when the last `Hello` was answered by `SlotsDiffer`; else 0.
+        self.other_slots = 0
         #: Number of `Hello` messages so far.
         self.attempt = 0
         self._sent = 0
@@ -187,10 +189,14 @@ class Membership:
                 new_epoch = envelope.epoch != self.epoch
                 self.state = MembershipState.LIVE
                 self._hello_interval_s = HELLO_EVERY_S
-                self.epoch, self.level, self.frames_at = envelope.epoch, level, frames_at
+                self.epoch, self.level, self.frames_at, self.other_slots = envelope.epoch, level, frames_at, 0
                 self._received = envelope.seq
                 self._received_at = now
                 return [*actions, Joined(self.epoch, new_epoch, router_ms)]
+            case SlotsDiffer(attempt=attempt, slots=slots):
+                if attempt == self.attempt and self.state is not MembershipState.LIVE:
+                    self.other_slots = slots
+                return []
             case Rejoin():
                 return self._rejoin(now)
         if self.state is not MembershipState.LIVE:

@@ -196,8 +196,10 @@ class ProcessReport(ReplyRecord, frozen=True):
     `up_s` is in seconds, `version` is empty for a process of a version that does not send it, `settings` holds the
     settings that differ from their defaults (`common.process.about`), `remote` is set for a bridge that is joined over
     TCP. `frames_at` is where it accepts frames of other hosts, absent: nowhere. `open_files` and `open_files_limit` are
-    descriptors, `connections_limit` is what a gateway takes; each is absent when the process does not report it.
-    `process` as in `MemberRow`.
+    descriptors, `connections_limit` is what a gateway takes; each is absent when the process does not report it, as is
+    its machine, `host`.
+    `process` as in `MemberRow`. `other_slots` is set for a process that may not join, because it has so many slots and
+    the routers have another number.
     """
 
     name: str = ""
@@ -211,7 +213,9 @@ class ProcessReport(ReplyRecord, frozen=True):
     open_files: int | msgspec.UnsetType = msgspec.field(name="open", default=msgspec.UNSET)
     open_files_limit: int | msgspec.UnsetType = msgspec.field(name="openLimit", default=msgspec.UNSET)
     connections_limit: int | msgspec.UnsetType = msgspec.UNSET
+    host: str | msgspec.UnsetType = msgspec.UNSET
     process: str | msgspec.UnsetType = msgspec.UNSET
+    other_slots: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class ClusterMember(ReplyRecord, frozen=True):

@@ -58,7 +58,7 @@ class RouterLinks:
     of one stream goes to the router of its slot, `of(stream)`. All callbacks run in the event loop of `open`.
 
     Args:
-        hello: What the member says of itself; `attempt`, `frames_at`, `process` and `level` are filled in.
+        hello: What the member says of itself; `attempt`, `frames_at`, `process`, `level` and `slots` are filled in.
         carrier: What carries the messages.
         request_timeout_s: Deadline of a request in seconds, where the request has none of its own.
         snapshot: Yields what the router of this slot has to know, after each of its `Welcome`.
@@ -108,6 +108,8 @@ class RouterLinks:
             self._mesh = carrier.open_mesh(on_frame=self._on_frame)
             self.send_frame_to = self._mesh.send_frame
             hello = msgspec.structs.replace(hello, frames_at=self._mesh.address)
+        if carrier.fenced:
+            hello = msgspec.structs.replace(hello, slots=carrier.slots)
         if self._process is not None:
             hello = msgspec.structs.replace(hello, process=self._process)
         for slot in range(carrier.slots):
@@ -208,6 +210,10 @@ class RouterLinks:
     def explain_absence(self) -> str:
         """Return a sentence for the log: why the router of a missing slot may be out of reach."""
         return next((link for link in self._links if not link.live), self._links[0]).explain_absence()
+
+    def explain_slots(self) -> str:
+        """Return a sentence when routers do not let this process join, as their number of slots differs; else ""."""
+        return next((why for link in self._links if (why := link.explain_slots())), "")
 
     async def wait_live(self, timeout_s: float) -> bool:
         """Wait until the routers of all slots know this member and have its snapshot.

@@ -22,14 +22,15 @@ SET: Final = "set"
 MAX_TEXT: Final = 200
 #: Settings that always differ between processes of one home: not reported.
 _OWN: Final = frozenset(("WATCHOUT_PROCESS_NAME", "SETTINGS_FILES", "ALIVE_FILE"))
-#: Settings that differ between a bridge on another machine and the router, and are not compared.
-_OF_A_MACHINE: Final = frozenset(("WATCHOUT_HOME", "ROUTER_ADDRESS", "ROUTER_PUBLIC_KEY", "BRIDGE_KEY_FILE"))
+#: Settings that differ between processes of two machines, and are not compared then.
+_OF_A_MACHINE: Final = frozenset(("WATCHOUT_HOME", "WATCHOUT_HOST", "PUBLIC_URL", "MESH_LISTEN", "ROUTER_ADDRESS",
+                                  "ROUTER_PUBLIC_KEY", "BRIDGE_KEY_FILE"))  # fmt: skip
 #: Names, or beginnings of names, of the settings that mlbridge uses, the router uses, and the gateway does not use.
 _BRIDGE: Final = ("ML_", "LOG_", "ALERT_COOLDOWN_S", "MAX_MESSAGE_BYTES", "ROUTER_TIMEOUT_S", "DRAIN_S",
                   "WATCHOUT_HOME", "WATCHOUT_LOOP", "ROUTER_ADDRESS", "ROUTER_PUBLIC_KEY",
-                  "BRIDGE_KEY_FILE", "WATCHOUT_BUS", "BUS_", "CLUSTER_NAME")  # fmt: skip
+                  "BRIDGE_KEY_FILE", "WATCHOUT_BUS", "BUS_", "CLUSTER_")  # fmt: skip
 _ROUTER: Final = ("RECENT_", "ALERT_", "ROUTER_LISTEN", "STREAM_RESERVED", "LOG_", "MAX_STREAMS", "MAX_MESSAGE_BYTES",
-                  "DRAIN_S", "WATCHOUT_HOME", "WATCHOUT_LOOP", "WATCHOUT_BUS", "BUS_", "CLUSTER_NAME")  # fmt: skip
+                  "DRAIN_S", "WATCHOUT_HOME", "WATCHOUT_LOOP", "WATCHOUT_BUS", "BUS_", "CLUSTER_")  # fmt: skip
 _NOT_GATEWAY: Final = ("ML_", "ALERT_WEBHOOK_", "ALERT_COOLDOWN_S", "ROUTER_LISTEN", "ROUTER_ADDRESS",
                        "ROUTER_PUBLIC_KEY", "BRIDGE_KEY_FILE")  # fmt: skip
 
@@ -59,7 +60,7 @@ def differences(kind: str, theirs: Mapping[str, str], ours: Mapping[str, str], *
         kind: kind of the first process; settings that it does not use are not compared.
         theirs: its settings, as `reported_settings` returns them.
         ours: settings of the second.
-        far: whether the first runs on another machine.
+        far: whether they run on two machines.
     """
     found = []
     for env in sorted(theirs.keys() | ours.keys()):

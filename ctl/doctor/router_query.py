@@ -12,7 +12,7 @@ from watchout.common.bus.router_links import SlotReplies
 from watchout.common.errors import RouterUnavailable
 from watchout.common.home_files import CONTROL_SOCKET
 from watchout.common.settings import Settings
-from watchout.ctl.bus_client import joined
+from watchout.ctl.bus_client import OtherSlots, joined
 from watchout.ctl.doctor.check import ASK_S
 from watchout.ctl.environment import Failure
 
@@ -31,7 +31,8 @@ async def query_router(
 
     `merge` makes one of the replies of so many slots. Streams are left out: the doctor wants their number alone.
 
-    Raises `BusError` when the reply has another form, as from a router of another version.
+    Raises `BusError` when the reply has another form, as from a router of another version, and `OtherSlots` when
+    `CLUSTER_SLOTS` here is not that of the routers.
     """
     if not settings.bus and not await has_router_socket(settings):
         return None
@@ -40,5 +41,7 @@ async def query_router(
         async with joined(bounded) as links:
             asked = await links.ask_all(lambda _, number: Query(request=number, what=what, rows=0), kind)
             return merge(asked, links.slots)
+    except OtherSlots:
+        raise
     except (Failure, RouterUnavailable, OSError):
         return None

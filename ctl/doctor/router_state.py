@@ -13,6 +13,7 @@ from watchout.common.bus.reply_records import StatsReply
 from watchout.common.errors import BusError
 from watchout.common.home_files import CONTROL_SOCKET
 from watchout.common.settings import Settings
+from watchout.ctl.bus_client import OtherSlots
 from watchout.ctl.doctor.findings import Finding, ok, warning, wrong
 from watchout.ctl.doctor.router_query import has_router_socket, query_router
 from watchout.ctl.stats_view import duration
@@ -26,6 +27,7 @@ class RouterFacts:
     Attributes:
         has_socket: whether the file of its control socket exists; with NATS there is none.
         site: with NATS the name of the site of which no router replies.
+        other_slots: a sentence when the routers do not let this command join, as they have another `CLUSTER_SLOTS`.
         replies: whether a router replies on it.
         up_s: seconds since it started.
         gateways: process ids of its gateways.
@@ -36,6 +38,7 @@ class RouterFacts:
 
     has_socket: bool = False
     site: str = ""
+    other_slots: str = ""
     replies: bool = False
     up_s: float = 0.0
     gateways: Sequence[int] = field(default=())
@@ -54,6 +57,8 @@ async def probe_router(settings: Settings) -> RouterFacts:
         )
     except BusError:
         return RouterFacts(has_socket=True, replies=True)
+    except OtherSlots as error:
+        return RouterFacts(has_socket=True, other_slots=error.message)
     if stats is None:
         return RouterFacts(has_socket=True, site=settings.cluster_name if settings.bus else "")
     return RouterFacts(
@@ -96,6 +101,8 @@ def judge_router(router: RouterFacts, home: Path, *, has_gateway: bool, has_ml_s
         if has_ml_service and not router.bridges:
             text = "ML_SERVICE_URL is set, but no mlbridge runs: no frames are analysed."
             yield warning("ports", text, "Start `watchout-mlbridge`.")
+    elif router.other_slots:
+        yield wrong("ports", router.other_slots, "Correct it; a process with this setting cannot join.")
     elif router.site:
         text = f"No router of the site {router.site} replies over NATS: no stream can be started or viewed elsewhere."
         yield wrong("ports", text, f"{start} `watchout-ctl cluster` shows who is there.")

@@ -104,7 +104,10 @@ class HealthPages:
             return "there is no room for more connections", None
         if stalled := supervisor.current().stalled():
             return f"periodic work has stalled: {', '.join(stalled)}", None
-        if not self._context.router.live or (stats := await self._fetch_stats(HEALTH_TIMEOUT_S)) is None:
+        router = self._context.router
+        if not router.live and (why := router.links.explain_slots()):
+            return why, None
+        if not router.live or (stats := await self._fetch_stats(HEALTH_TIMEOUT_S)) is None:
             return "the router is unreachable", None
         if stats.router.state != "active":
             return "the router has just begun and waits for the reports of the gateways", stats

@@ -125,6 +125,7 @@ class ClusterRouter:
             on_later_epoch=lambda later: keeper.epoch_seen(slot, later),
             has_lease=lambda: keeper.has(slot, epoch),
             lease=lambda: self._report(keeper, slot),
+            slots=self._settings.slots,
             expected=expected_of(each.reporters(now) for each in self._routers),
         )
         self._routers.add(made)

@@ -35,6 +35,7 @@ from watchout.common.bus.messages import (
     Welcome,
     encode,
 )
+from watchout.common.bus.router_links import RouterLinks
 from watchout.common.bus.slots import slot_of
 from watchout.router import handler, slot_router
 from watchout.router.record_file import RecordFile
@@ -292,12 +293,15 @@ async def test_a_slot_without_a_router_is_named_refused_in_time_and_delays_no_ot
     assert (await started.stats())["activeStreams"] == sorted([lost, kept, CAMS[2]])
 
 
-async def test_without_any_router_it_is_as_without_the_only_one(in_one_process):
+async def test_without_any_router_it_is_as_without_the_only_one(in_one_process, monkeypatch):
     started = await in_one_process(ROUTER_TIMEOUT_S="0.5")
     await started.stop_router()
     await eventually(lambda: not started.gateways[0]._link.live)
     health = await http(f"{started.url}/health")
     assert (health.status, health.json["reason"]) == (503, "the router is unreachable")
+    monkeypatch.setattr(RouterLinks, "explain_slots", lambda _: "CLUSTER_SLOTS is 2 here, and the routers have 4")
+    health = await http(f"{started.url}/health")
+    assert (health.status, health.json["reason"]) == (503, "CLUSTER_SLOTS is 2 here, and the routers have 4")
     assert (await http(f"{started.url}/streams", token=started.token())).status == 503
     assert (await http(f"{started.url}/stats")).status == 503
 

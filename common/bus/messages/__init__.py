@@ -81,6 +81,7 @@ from watchout.common.bus.messages.from_router import (
     Revoke,
     RouterHeartbeat,
     SendNewest,
+    SlotsDiffer,
     StatusUpdate,
     Welcome,
 )
@@ -174,6 +175,7 @@ __all__ = [
     "SettingText",
     "Share",
     "ShareId",
+    "SlotsDiffer",
     "SnapshotEnd",
     "StatusUpdate",
     "StreamReport",

@@ -49,7 +49,9 @@ class Hello(Message, frozen=True, tag="hello"):
     member accepts frames that other members send it directly; absent: it gets all frames from the router. `host` is the
     name of its machine, `url` where clients reach a gateway: `PUBLIC_URL`. `process` is the same in the greetings of
     one process to the routers of several slots; absent where there is one slot. `level` says which messages the member
-    understands, 0 when it is of a release before there were levels: the router sends none of a later one.
+    understands, 0 when it is of a release before there were levels: the router sends none of a later one. `slots` is
+    the number of slots by which the member finds the router of a stream, absent where no cluster is; a router that has
+    another one replies `SlotsDiffer`.
     """
 
     kind: MemberKind
@@ -69,6 +71,7 @@ class Hello(Message, frozen=True, tag="hello"):
     url: Text = ""
     process: MemberId | None = None
     level: Count = 0
+    slots: Count = 0
 
 
 class PublicationState(Message, frozen=True, tag="hold"):

@@ -45,6 +45,15 @@ class Welcome(Message, frozen=True, tag="welcome"):
     now: Milliseconds | None = None
 
 
+class SlotsDiffer(Message, frozen=True, tag="slotsdiffer"):
+    """Reply of the router to the `Hello` of this `attempt` when the member has another number of slots than the
+    routers, which have `slots`: it has not joined, as it would find the wrong routers for most streams.
+    """
+
+    slots: Count
+    attempt: Count = 0
+
+
 class Rejoin(Message, frozen=True, tag="rejoin"):
     """Sent by the router to a process that is not a member, or of which a message was lost: the process sends `Hello`
     again.
@@ -180,7 +189,7 @@ class AskWhy(Message, frozen=True, tag="why"):
 
 
 FromRouter = (
-    Welcome | Rejoin | RouterHeartbeat | GrantedReply | RefusedReply | OwnerReply | AcceptedReply | AcknowledgedReply
-    | QueryReply | Forward | SendNewest | Revoke | StatusUpdate | AlertNotification | ErrorForPublisher
-    | ReservationEnded | AskWhy
+    Welcome | SlotsDiffer | Rejoin | RouterHeartbeat | GrantedReply | RefusedReply | OwnerReply | AcceptedReply
+    | AcknowledgedReply | QueryReply | Forward | SendNewest | Revoke | StatusUpdate | AlertNotification
+    | ErrorForPublisher | ReservationEnded | AskWhy
 )  # fmt: skip

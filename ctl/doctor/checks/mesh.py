@@ -16,6 +16,7 @@ from watchout.common.errors import BusError, StartError
 from watchout.common.settings import Settings
 from watchout.common.toolbox.hosts import bracketed
 from watchout.ctl import mesh_reach
+from watchout.ctl.bus_client import OtherSlots
 from watchout.ctl.doctor.check import Check
 from watchout.ctl.doctor.checks.certificate import judge_key_mode
 from watchout.ctl.doctor.findings import Finding, ok, warning, wrong
@@ -51,7 +52,7 @@ async def check_mesh(settings: Settings) -> list[Finding]:
             list[ProcessReport],
             lambda asked, _: list(chain.from_iterable(asked.by_slot.values())),
         )
-    except BusError:
+    except (BusError, OtherSlots):
         reports = None
     names = {report.frames_at: printable(report.name) for report in reports or () if isinstance(report.frames_at, str)}
     found += judge_reach(await mesh_reach.reach(names, contexts.client), names)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import replace
 from typing import Final
 
 from watchout.common.errors import BusError, SettingsError
 from watchout.common.settings import Settings, load
+from watchout.ctl.bus_client import OtherSlots
 from watchout.ctl.doctor.check import Check
 from watchout.ctl.doctor.checks.processes import probe_processes
 from watchout.ctl.doctor.findings import Finding
@@ -46,12 +48,13 @@ CHECK: Final = Check("ports", check_ports)
 
 
 async def _with_settings_of_gateway(settings: Settings) -> Settings:
-    """Return these settings with port, host, certificate and limit of the running gateway, where there is one."""
+    """Return these settings with port, host, certificate and limit of the running gateway here, where there is one."""
     try:
         found = await probe_processes(settings) or ()
-    except BusError:
+    except (BusError, OtherSlots):
         return settings
-    theirs = next((each.settings for each in found if each.kind == "gateway" and each.version), None)
+    here = ("", socket.gethostname())
+    theirs = next((x.settings for x in found if x.kind == "gateway" and x.version and x.host in here), None)
     if theirs is None:
         return settings
     try:

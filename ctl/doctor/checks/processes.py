@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,8 +13,9 @@ from watchout.common.bus.reply_records import ProcessReport
 from watchout.common.errors import BusError
 from watchout.common.process import about, process_name
 from watchout.common.settings import Settings, load
+from watchout.ctl.bus_client import OtherSlots
 from watchout.ctl.doctor.check import Check
-from watchout.ctl.doctor.findings import Finding, ok, warning
+from watchout.ctl.doctor.findings import Finding, ok, warning, wrong
 from watchout.ctl.doctor.router_query import query_router
 from watchout.ctl.stats_view import duration
 from watchout.ctl.terminal import printable
@@ -34,7 +36,9 @@ class RunningProcess:
         up_s: seconds since it started.
         version: its version; empty for a version that does not report itself.
         settings: its settings that differ from the defaults, as text; secrets only as ``set``.
-        remote: whether it runs on another machine.
+        remote: whether it is joined over TCP, from another machine.
+        host: its machine; empty: not reported.
+        other_slots: its number of slots, when it may not join because the routers have another one; else 0.
         descriptors: files and sockets that it has open; 0: not reported.
         descriptors_limit: files and sockets that it may have open; 0: not reported.
         connections_limit: connections that it accepts with that limit; 0: not reported.
@@ -47,6 +51,8 @@ class RunningProcess:
     version: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     remote: bool = False
+    host: str = ""
+    other_slots: int = 0
     descriptors: int = 0
     descriptors_limit: int = 0
     connections_limit: int = 0
@@ -62,6 +68,8 @@ class RunningProcess:
             version=printable(report.version),
             settings={name: printable(value) for name, value in report.settings.items()},
             remote=report.remote,
+            host=printable(report.host or ""),
+            other_slots=report.other_slots or 0,
             descriptors=report.open_files or 0,
             descriptors_limit=report.open_files_limit or 0,
             connections_limit=report.connections_limit or 0,
@@ -76,9 +84,11 @@ async def check_processes(settings: Settings) -> list[Finding]:
     except BusError:
         text = "The router does not list the processes: it is of another version."
         return [warning("processes", text, "Restart all of watchout.")]
+    except OtherSlots:
+        return []  # the lines on the router say it
     if found is None:
         return [judge_without_router(str(settings.home), locked)]
-    return list(judge_processes(found, about.reported_settings(settings), about.VERSION))
+    return list(judge_processes(found, about.reported_settings(settings), about.VERSION, socket.gethostname()))
 
 
 CHECK: Final = Check("processes", check_processes)
@@ -92,14 +102,18 @@ async def probe_processes(settings: Settings) -> list[RunningProcess] | None:
     return None if reports is None else [RunningProcess.from_report(report) for report in reports]
 
 
-def judge_processes(found: Sequence[RunningProcess], ours: Mapping[str, str], version: str) -> Iterator[Finding]:
+def judge_processes(
+    found: Sequence[RunningProcess], ours: Mapping[str, str], version: str, host: str = ""
+) -> Iterator[Finding]:
     """Yield the findings on processes against this command. Pure.
 
     Args:
         found: the processes.
         ours: settings of this command that differ from the defaults, as `about.reported_settings` returns them.
         version: the installed version.
+        host: this machine.
     """
+    slots = next((_slots_of(each.settings) for each in found if each.kind == "router"), _slots_of(ours))
     for each in found:
         who = f"{each.name} (process {each.pid})"
         facts = {"name": each.name, "kind": each.kind, "pid": each.pid, "version": each.version,
@@ -109,9 +123,19 @@ def judge_processes(found: Sequence[RunningProcess], ours: Mapping[str, str], ve
                 "processes", f"{who} does not report its version: it is an older one.", "Restart it.", **facts
             )
             continue
+        if each.other_slots:
+            yield wrong(
+                "processes",
+                f"{who} may not join: its CLUSTER_SLOTS is {each.other_slots}, and that of the routers {slots}. It "
+                "gets no streams.",
+                "Give all processes of the site the same number, and restart it.",
+                **facts,
+            )
+            continue
         given = ", ".join(f"{env}={text}" for env, text in sorted(each.settings.items())) or "the default settings"
         yield ok("processes", f"{who} runs version {each.version} for {duration(each.up_s)}, with {given}.", **facts)
-        differ = about.differences(each.kind, each.settings, ours, far=each.remote)
+        far = each.remote or _are_apart(each.host, host)
+        differ = about.differences(each.kind, each.settings, ours, far=far)
         if differ:
             yield warning(
                 "processes",
@@ -128,7 +152,7 @@ def judge_processes(found: Sequence[RunningProcess], ours: Mapping[str, str], ve
             )
         yield from _judge_descriptors(each, who)
     yield from _compare_gateways(found)
-    missing = [kind for kind in KINDS if found and not any(each.kind == kind for each in found)]
+    missing = [kind for kind in KINDS if found and not any(x.kind == kind and not x.other_slots for x in found)]
     if missing:
         yield warning(
             "processes",
@@ -161,15 +185,26 @@ def _judge_descriptors(each: RunningProcess, who: str) -> Iterator[Finding]:
 def _compare_gateways(found: Sequence[RunningProcess]) -> Iterator[Finding]:
     """Yield a warning for each gateway whose settings differ from those of the first."""
     # Bridges of different groups may differ on purpose; gateways of one home serve the same clients.
-    gateways = [each for each in found if each.kind == "gateway" and each.version]
+    gateways = [each for each in found if each.kind == "gateway" and each.version and not each.other_slots]
     for other in gateways[1:]:
-        differ = about.differences("gateway", other.settings, gateways[0].settings)
+        far = _are_apart(other.host, gateways[0].host)
+        differ = about.differences("gateway", other.settings, gateways[0].settings, far=far)
         if differ:
             yield warning(
                 "processes",
                 f"{other.name} (there) and {gateways[0].name} (here) have different settings: {'; '.join(differ)}.",
                 "Start all gateways of a home with the same settings.",
             )
+
+
+def _are_apart(host: str, other: str) -> bool:
+    """Return whether two processes run on two machines, as far as both say where."""
+    return bool(host and other and host != other)
+
+
+def _slots_of(settings: Mapping[str, str]) -> int:
+    """Return the number of slots of a process of a cluster, by its settings that differ from the defaults."""
+    return int(settings.get("CLUSTER_SLOTS") or load({}).cluster_slots)
 
 
 def judge_without_router(home: str, locked: Mapping[str, int]) -> Finding:

@@ -62,6 +62,7 @@ from watchout.common.bus.messages import (
     Revoke,
     RouterHeartbeat,
     SendNewest,
+    SlotsDiffer,
     SnapshotEnd,
     StatusUpdate,
     StreamReport,
@@ -69,19 +70,20 @@ from watchout.common.bus.messages import (
     Welcome,
     encode,
 )
+from watchout.common.bus.reply_records import ProcessReport
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
 from watchout.common.media.held_frames import HeldFrames
 from watchout.common.metrics import Metrics
 from watchout.common.why.memory import IncidentMemory
 from watchout.router import handler as handler_module
-from watchout.router import startup_hold
+from watchout.router import startup_hold, stats
 from watchout.router.alerts.delivery import AlertDelivery
 from watchout.router.alerts.ids import AlertIds
 from watchout.router.alerts.log import AlertLog
 from watchout.router.alerts.recent import RecentAlerts
 from watchout.router.alerts.replay import AlertReplay
-from watchout.router.handler import STREAMS_AT_ONCE, WARN_EVERY_S, MessageHandler
+from watchout.router.handler import SLOTS_EVERY_S, STREAMS_AT_ONCE, WARN_EVERY_S, MessageHandler
 from watchout.router.incidents import RouterIncidents
 from watchout.router.members import Members
 from watchout.router.outbox import Outbox
@@ -517,6 +519,54 @@ def test_a_gateway_that_falls_silent_is_told_to_operators(place: Place) -> None:
     assert (lost.hello, lost.at) == (GREETINGS[GATEWAY], place.clock.now)
     place.join(GATEWAY)
     assert place.members.lost_lately(place.clock.now) == []
+
+
+def greeting(kind: Any, name: str, slots: int) -> Hello:
+    return Hello(kind=kind, name=name, pid=7, attempt=3, slots=slots)
+
+
+def test_who_has_another_number_of_slots_may_not_join_and_is_told_both_ways(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[tuple[str, Any]] = []
+    monkeypatch.setattr(
+        handler_module, "_log", SimpleNamespace(warning=lambda what, **more: logged.append((what, more["processes"])))
+    )
+    place.handler.slots = 4
+    strangers = {bytes([65 + number]) * 8: (kind, slots) for number, (kind, slots) in enumerate(
+        (("gateway", 2), ("mlbridge", 8), ("ctl", 1))
+    )}  # fmt: skip
+    for member, (kind, slots) in strangers.items():
+        place.send(member, greeting(kind, f"{kind}.9", slots))
+        assert place.take(member) == [SlotsDiffer(attempt=3, slots=4)]
+        assert place.members.get(member) is None
+        place.send(member, Claim(request=1, stream="cam", user="ann"))
+        assert place.take(member) == [Rejoin()], "it gets no stream"
+    assert place.streams.get("cam") is None
+    assert logged == [("processes with another CLUSTER_SLOTS than 4 may not join", "gateway.9 (2 slots)")]
+    place.clock.now += SLOTS_EVERY_S + 1
+    for member, (kind, slots) in list(strangers.items())[:2] * 2:
+        place.send(member, greeting(kind, f"{kind}.9", slots))
+    assert [names for _, names in logged[1:]] == ["gateway.9 (2 slots)"], "once a minute"
+    told = stats.process_reports(
+        ProcessReport(name="router"), place.members, place.clock.now, is_remote=lambda _: False
+    )
+    assert {(each.name, each.other_slots) for each in told if each.other_slots} == {("gateway.9", 2), ("mlbridge.9", 8)}
+
+
+def test_who_has_the_same_number_of_slots_or_says_none_joins(place: Place) -> None:
+    place.handler.slots = 4
+    place.send(STRANGER, greeting("gateway", "gateway.9", 2))
+    assert [each.hello.name for each in place.members.turned_away_lately(place.clock.now)] == ["gateway.9"]
+    place.bus.sent.clear()
+    place.send(STRANGER, greeting("gateway", "gateway.9", 4))
+    assert place.take(STRANGER) == [Welcome(attempt=3, level=LEVEL)]
+    assert place.members.turned_away_lately(place.clock.now) == [], "it is here"
+    place.send(BRIDGE, greeting("mlbridge", "of the former release", 0))
+    assert place.take(BRIDGE) == [Welcome(attempt=3, level=LEVEL)]
+    alone = Place()
+    alone.send(STRANGER, greeting("gateway", "gateway.9", 2))
+    assert alone.take(STRANGER) == [Welcome(attempt=3, level=LEVEL)], "without a cluster there is nothing to compare"
 
 
 def test_silent_members_are_removed_bridges_sooner(place: Place) -> None:

@@ -6,7 +6,16 @@ import pytest
 
 from watchout.common.bus.membership import LOST_AFTER_S, MEMBER_LOST_AFTER_S
 from watchout.common.bus.messages import Bye, Envelope, FromMember, Hello, LinkReport, MemberHeartbeat
-from watchout.router.members import LOST_KEPT_S, MAX_LOST, MAX_MEMBERS, STALL_S, Member, Members, MessageVerdict
+from watchout.router.members import (
+    LOST_KEPT_S,
+    MAX_LOST,
+    MAX_MEMBERS,
+    STALL_S,
+    TURNED_AWAY_S,
+    Member,
+    Members,
+    MessageVerdict,
+)
 from watchout.router.startup_hold import Reporters
 
 EPOCH = 5
@@ -189,6 +198,16 @@ def test_of_very_many_lost_ones_the_last_are_named_and_commands_never() -> None:
     members.remember_lost(Member(A, Hello(kind="ctl", name="ctl", pid=1), 0.0, 0.0), 200.0)
     names = [each.hello.name for each in members.lost_lately(200.0)]
     assert names == [f"g{number}" for number in range(MAX_LOST + 4, 4, -1)]
+
+
+def test_of_very_many_that_were_turned_away_the_last_are_named_for_a_moment_and_commands_never() -> None:
+    members = Members(EPOCH)
+    for number in range(MAX_LOST + 5):
+        members.turn_away(Hello(kind="gateway", name=f"g{number}", pid=1, slots=2), 1.0)
+    members.turn_away(Hello(kind="ctl", name="ctl", pid=1, slots=2), 1.0)
+    names = [each.hello.name for each in members.turned_away_lately(1.0)]
+    assert names == [f"g{number}" for number in range(MAX_LOST + 4, 4, -1)]
+    assert members.turned_away_lately(1.1 + TURNED_AWAY_S) == []
 
 
 def test_a_greeting_again_keeps_what_operators_see(members: Members) -> None:

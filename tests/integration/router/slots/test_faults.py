@@ -17,10 +17,12 @@ from tests.kit.clients import eventually
 from tests.kit.nats_servers import NatsServer, NatsSite, make_site
 from tests.kit.nats_slots import COMES_S, SHARED_S, SlotHouse, Word, stream_of
 from tests.kit.processes import Watchout
-from watchout.common.bus.messages import CreateShare, QueryReply
+from watchout.common.bus.messages import Claim, CreateShare, QueryReply
 from watchout.common.bus.nats import dialing
 from watchout.common.bus.nats.kv import NatsClusterLink, NatsKeyValue
-from watchout.common.errors import StartError
+from watchout.common.errors import RouterUnavailable, StartError
+from watchout.ctl.doctor.checks.ports import check_ports
+from watchout.ctl.doctor.checks.processes import probe_processes
 from watchout.router import handler
 from watchout.router.slots import bucket_copies, bucket_leaders, cluster
 from watchout.router.slots.cluster import ClusterRouter
@@ -388,6 +390,32 @@ async def test_another_number_of_slots_is_refused(house: SlotHouse) -> None:
     await house.add_router()
     with pytest.raises(StartError, match="CLUSTER_SLOTS is 3 here, and the other routers of this site have 2"):
         await house.add_router(CLUSTER_SLOTS="3")
+
+
+async def test_a_member_with_another_number_of_slots_is_told_and_gets_no_stream(
+    house: SlotHouse, tmp_path: Path
+) -> None:
+    await house.add_router()
+    await house.add_member()
+    await house.whole()
+    other = SlotHouse(house.nats, tmp_path / "other", slots=3, name=house.name)
+    try:
+        links = await other.add_member()
+        await eventually(links.explain_slots, COMES_S, "nobody told it")
+        assert "CLUSTER_SLOTS is 3 here, and the routers have 2" in links.explain_absence()
+        with pytest.raises(RouterUnavailable):
+            await links.of("cam").request(lambda n: Claim(request=n, stream="cam", user="mallory"), 0.5)
+        assert links.missing == (0, 1, 2)
+        settings = other.settings()
+        found = [each.sentence for each in await check_ports(settings)]
+        assert any(
+            text.startswith("CLUSTER_SLOTS is 3 here, and the routers have 2: expected the same number")
+            for text in found
+        ), found
+        told = {each.name: each.other_slots for each in await probe_processes(house.settings()) or ()}
+        assert told["member"] == 3
+    finally:
+        await other.close()
 
 
 async def test_a_released_slot_is_taken_with_a_later_epoch_whatever_the_clock_says(house: SlotHouse) -> None:

@@ -22,7 +22,7 @@ from watchout.common.bus.membership import (
     SendHeartbeat,
     SendHello,
 )
-from watchout.common.bus.messages import Envelope, FromRouter, Rejoin, Revoke, RouterHeartbeat, Welcome
+from watchout.common.bus.messages import Envelope, FromRouter, Rejoin, Revoke, RouterHeartbeat, SlotsDiffer, Welcome
 
 NEWS = Revoke(stream="cam-1", term=1)
 
@@ -415,3 +415,29 @@ def test_whatever_routers_say_the_epoch_never_falls_and_only_the_highest_is_hear
         assert membership.highest_epoch == membership.hello_epoch == highest
         if any(isinstance(action, Deliver | Joined) for action in actions):
             assert membership.epoch == highest
+
+
+# ── another number of slots ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_member_with_another_number_of_slots_has_not_joined_and_greets_on_until_it_is_welcome() -> None:
+    membership = Membership(fenced=True)
+    assert membership.tick(0.0) == [SendHello(1)]
+    assert membership.received(says(5, 0, SlotsDiffer(attempt=1, slots=4)), 0.1) == []
+    assert membership.state is MembershipState.GREETING
+    assert membership.other_slots == 4
+    assert membership.tick(2.0) == [SendHello(2)]
+    assert membership.received(says(6, 0, Welcome(attempt=2)), 2.1) == [Joined(6, new_epoch=True)]
+    assert membership.other_slots == 0
+
+
+def test_only_the_answer_to_the_last_greeting_says_it_and_no_live_member_is_told() -> None:
+    membership = Membership(fenced=True)
+    membership.tick(0.0)
+    membership.tick(2.0)
+    assert membership.received(says(5, 0, SlotsDiffer(attempt=1, slots=4)), 2.1) == []
+    assert membership.other_slots == 0
+    membership.received(says(5, 0, Welcome(attempt=2)), 2.2)
+    assert membership.received(says(5, 0, SlotsDiffer(attempt=2, slots=4)), 2.3) == []
+    assert membership.state is MembershipState.LIVE
+    assert membership.other_slots == 0

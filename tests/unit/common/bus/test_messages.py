@@ -72,6 +72,7 @@ from watchout.common.bus.messages import (
     Revoke,
     RouterHeartbeat,
     SendNewest,
+    SlotsDiffer,
     SnapshotEnd,
     StatusUpdate,
     StreamReport,
@@ -93,6 +94,7 @@ FULL_ALERT = Alert(
 FROM_MEMBER: list[FromMember] = [
     Hello(kind="gateway", name="gateway.1", pid=1),
     Hello(kind="mlbridge", name="", pid=2**63 - 1, group="night", max_fps=0.5),
+    Hello(kind="gateway", name="gateway.1", pid=1, slots=4),
     PublicationState(
         stream="cam-1", user="u", term=2**62, status="streaming", producing=True, wants_alerts=False,
         frame_id=2**32 - 1, total_frames=9, fps=29.97, started_at=1_700_000_000_000, last_frame_at=2**53 - 1,
@@ -158,6 +160,8 @@ FROM_ROUTER: list[FromRouter] = [
     Welcome(),
     Welcome(attempt=3, level=1),
     Welcome(attempt=3, level=1, frames_at="unix:f-abcdefgh"),
+    SlotsDiffer(slots=4),
+    SlotsDiffer(attempt=3, slots=2),
     Rejoin(),
     RouterHeartbeat(),
     GrantedReply(request=1, stream="cam-1", term=2**62, first_frame_id=1),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.kit.clients import eventually
 from tests.kit.memory_transport import MemoryBus
-from watchout.common.bus.client import MAX_PENDING
+from watchout.common.bus.client import MAX_PENDING, MISSING_AGAIN_S
 from watchout.common.bus.messages import (
     BARE_HEARTBEAT_LEVEL,
     FromMember,
@@ -25,6 +26,7 @@ from watchout.common.bus.messages import (
     QueryReply,
     Rejoin,
     RouterHeartbeat,
+    SlotsDiffer,
     Welcome,
     decode_from_member,
     encode,
@@ -45,6 +47,8 @@ class SmallRouter:
         self.heard: list[FromMember] = []
         self.silent = False
         self.level = 0
+        #: How many slots it has; 0: it does not ask.
+        self.slots = 0
         self._sent: dict[bytes, int] = {}
         self.end = bus.open_router(on_control=self._on_control, on_frame=print, slot=slot)
         self._beats = asyncio.get_running_loop().create_task(self._beat())
@@ -62,7 +66,9 @@ class SmallRouter:
     def _on_control(self, member: bytes, data: bytes) -> None:
         body = decode_from_member(data).body
         self.heard.append(body)
-        if isinstance(body, Hello):
+        if isinstance(body, Hello) and self.slots not in (0, body.slots):
+            self.end.send_control(member, encode(self.epoch, 0, SlotsDiffer(attempt=body.attempt, slots=self.slots)))
+        elif isinstance(body, Hello):
             self.hellos[member], self._sent[member] = body, 0
             self.end.send_control(member, encode(self.epoch, 0, Welcome(attempt=body.attempt, level=self.level)))
         elif self.silent:
@@ -76,6 +82,11 @@ class SmallRouter:
         self._beats.cancel()
         await asyncio.gather(self._beats, return_exceptions=True)
         self.end.close()
+
+
+async def nothing() -> AsyncIterator[Message]:
+    for message in ():
+        yield message
 
 
 class World:
@@ -276,3 +287,49 @@ async def test_links_of_the_mesh_are_told_to_one_router_that_understands_it(worl
     here.links.report_links()
     told = await eventually(lambda: [m for m in here.routers[1].heard if isinstance(m, LinkReport)])
     assert [(row.at, row.connected) for row in told[-1].rows] == [(other.address, True)]
+
+
+async def test_the_greeting_has_the_number_of_slots_where_there_is_a_cluster(world: Callable[[int], World]) -> None:
+    for slots, told in ((1, 0), (2, 2)):
+        here = world(slots)
+        await here.live()
+        assert [hello.slots for router in here.routers for hello in router.hellos.values()] == [told] * slots
+
+
+async def test_the_number_of_slots_is_told_also_where_a_cluster_has_one() -> None:
+    bus = MemoryBus(1, fenced=True)
+    router = SmallRouter(bus, 0)
+    links = RouterLinks(
+        Hello(kind="ctl", name="c", pid=1), carrier=bus.carrier, request_timeout_s=1, snapshot=lambda _: nothing(),
+        metrics=dict, on_message=lambda *_: None,
+    )  # fmt: skip
+    links.open()
+    await eventually(lambda: links.live)
+    assert [hello.slots for hello in router.hellos.values()] == [1]
+    await links.close()
+    await router.close()
+
+
+async def test_who_has_another_number_of_slots_says_both_and_joins_when_they_are_the_same(
+    world: Callable[[int], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "watchout.common.bus.client._log",
+        SimpleNamespace(warning=lambda what, **more: logged.append({"what": what, **more}), info=lambda *_, **__: None),
+    )
+    here = world(2)
+    for router in here.routers:
+        router.slots = 4
+    await eventually(lambda: logged, 10)
+    why = "CLUSTER_SLOTS is 2 here, and the routers have 4: expected the same number everywhere"
+    assert here.links.explain_slots() == here.links.explain_absence() == why
+    assert not here.links.live
+    assert here.events == []
+    assert logged[0] == {"what": "the router is missing", "reason": why, "slot": logged[0]["slot"]}
+    await asyncio.sleep(MISSING_AGAIN_S * 2)
+    assert len(logged) <= 2 * 3, "it is said once a minute for each slot"
+    for router in here.routers:
+        router.slots = 2
+    await here.live()
+    assert here.links.explain_slots() == ""

@@ -15,8 +15,10 @@ from watchout.ctl.doctor.findings import Finding, Level
 SECRET = "hunter2-hunter2-hunter2-hunter2-"
 
 
-def said(*found: RunningProcess, ours: dict[str, str] | None = None, version: str = "1") -> list[Finding]:
-    return list(judge_processes(found, ours or {}, version))
+def said(
+    *found: RunningProcess, ours: dict[str, str] | None = None, version: str = "1", host: str = ""
+) -> list[Finding]:
+    return list(judge_processes(found, ours or {}, version, host))
 
 
 ROUTER = RunningProcess(name="router", kind="router", pid=1, version="1")
@@ -85,6 +87,45 @@ def test_other_versions_missing_processes_and_unlike_gateways_are_told() -> None
     )
     assert judge_without_router("/h", {}).level is Level.OK
     assert "the settings of gateway (process 7) are unknown" in judge_without_router("/h", {"gateway": 7}).sentence
+
+
+def test_a_process_that_may_not_join_is_told_with_both_numbers_and_does_not_count_as_running() -> None:
+    router = replace(ROUTER, settings={"CLUSTER_SLOTS": "8"})
+    found = said(router, GATEWAY, replace(BRIDGE, other_slots=2), ours={"CLUSTER_SLOTS": "8"})
+    (wrong,) = (each for each in found if each.level is Level.WRONG)
+    assert wrong.sentence.startswith(
+        "mlbridge (process 3) may not join: its CLUSTER_SLOTS is 2, and that of the routers 8."
+    )
+    assert any("No mlbridge runs" in text for text in warnings(found))
+    (default,) = (
+        each for each in said(ROUTER, GATEWAY, replace(GATEWAY, other_slots=2), BRIDGE) if each.level is Level.WRONG
+    )
+    assert "that of the routers 4" in default.sentence
+
+
+def test_the_number_of_slots_is_compared_for_every_kind() -> None:
+    for each in (ROUTER, GATEWAY, BRIDGE):
+        others = [other for other in (ROUTER, GATEWAY, BRIDGE) if other is not each]
+        (text,) = warnings(said(*others, replace(each, settings={"CLUSTER_SLOTS": "8"})))
+        assert f"{each.kind} (process {each.pid})" in text
+        assert "CLUSTER_SLOTS is 8 there and not set here" in text
+
+
+def test_what_differs_from_machine_to_machine_is_compared_on_one_machine_only() -> None:
+    def on(host: str, number: int, **settings: str) -> RunningProcess:
+        place = {"MESH_LISTEN": f"tls://10.0.0.{number}:7400", "PUBLIC_URL": f"http://10.0.0.{number}:3000",
+                 "WATCHOUT_HOST": f"10.0.0.{number}"}  # fmt: skip
+        return replace(GATEWAY, name=f"gateway.{number}", host=host, settings={**place, **settings})
+
+    ours = dict(on("a", 1).settings)
+    assert warnings(said(ROUTER, on("a", 1), on("b", 2), on("c", 3), BRIDGE, ours=ours, host="a")) == []
+    (text, again) = warnings(said(ROUTER, on("a", 1), on("a", 2), BRIDGE, ours=ours, host="a"))
+    assert "PUBLIC_URL is http://10.0.0.2:3000 there" in text
+    assert "gateway.2 (there) and gateway.1 (here)" in again
+    found = warnings(said(ROUTER, on("a", 1), on("b", 2, STREAM_ACCESS="authenticated"), BRIDGE, ours=ours, host="a"))
+    assert len(found) == 2
+    assert all("STREAM_ACCESS" in text and "PUBLIC_URL" not in text for text in found)
+    assert len(warnings(said(ROUTER, on("", 1), on("", 2), BRIDGE, ours=ours, host="a"))) == 2, "it is not known where"
 
 
 def test_no_secret_is_told_whatever_form_it_has() -> None:
