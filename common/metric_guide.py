@@ -203,6 +203,11 @@ _FRAMES: Final[dict[MetricName, Guide]] = {
         "As often as pictures (`frame.jpg`) of other gateways' cameras are asked for here, and at first viewers. All "
         "the time: report it.",
     ),
+    m.FRAME_IDS_RESTARTED: Guide(
+        (G,),
+        "0. A router was lost with its records, or one or a gateway is of the former release: viewers had no frames of "
+        "the camera for 2 s.",
+    ),
     m.FRAMES_TO_BUS: Guide((G,), "The load of the frame mesh."),
     m.FRAMES_TO_BUS_DROPPED: Guide(
         (G,),

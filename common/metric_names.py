@@ -208,6 +208,10 @@ FRAMES_REPEATED = counter(
     "frames_repeated_total",
     "Frames of other gateways that came again because somebody asked for the newest one; no viewer gets one twice.",
 )
+FRAME_IDS_RESTARTED = counter(
+    "frame_ids_restarted_total",
+    "Streams of other gateways that went on with lower frame ids than before, and are shown all the same.",
+)
 FRAMES_TO_BUS = counter(
     "frames_to_bus_total", "Frames sent to other members and to the router, counted once per receiver."
 )

@@ -451,6 +451,7 @@ class RouterClient:
         self._metrics.values[metric_names.ALERTS_OUT] = self.hub.delivery.alerts_out
         self._metrics.values[metric_names.FRAMES_OLD_TERM] = self.hub.delivery.old_term_frames
         self._metrics.values[metric_names.FRAMES_REPEATED] = self.hub.delivery.repeated_frames
+        self._metrics.values[metric_names.FRAME_IDS_RESTARTED] = self.hub.delivery.restarted_streams
         for hop, (all_in_all, late) in self.latency.ledger.judged.items():
             counted, counted_late = COUNTERS[hop]
             self._metrics.values[counted], self._metrics.values[counted_late] = all_in_all, late

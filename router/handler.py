@@ -385,6 +385,7 @@ class MessageHandler:
                     self._decide(member, body)
         if self.hold.loaded():
             self._end_startup_soon()
+        self._continue()
 
     def _end_startup_soon(self) -> None:
         """End the startup after `REPORTED_S`, unless it ends before: nothing more is awaited."""

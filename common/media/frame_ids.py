@@ -7,6 +7,11 @@ from typing import Final
 #: Frame ids left out when a stream moves to another process, since the former one may have sent more frames than it
 #: reported.
 FRAME_ID_JUMP: Final = 1 << 16
+#: A router's record of a stream may be so many frames behind what it was told: the id after the jump is above it,
+#: and above what was sent since the last report.
+FRAME_IDS_UNSAVED: Final = FRAME_ID_JUMP // 2
+#: Above this the frame ids of a stream start again at 1: they have 32 bits.
+FRAME_ID_HIGH: Final = 2**32 - (1 << 24)
 
 
 def frames_between(last: int, frame_id: int) -> int:

@@ -25,6 +25,9 @@ from watchout.gateway.latency.timed_message import TimedMessage
 
 #: Frame ids have 32 bits on the wire; after this one a stream starts again at 1.
 MAX_FRAME_ID: Final = 2**32 - 1
+#: When frames of a stream of another gateway have come for so long, in seconds, whose ids rise and which all are below
+#: the last one delivered, they are delivered.
+LOWER_IDS_AFTER_S: Final = 2.0
 #: Later than any time in ms.
 MAX_MS: Final = 2**63
 #: Most live alerts that are held back for a viewer while recent ones are fetched for it.
@@ -86,6 +89,7 @@ class Delivery:
         alerts_out: Alerts sent to viewers and publishers.
         old_term_frames: Frames from the router that were dropped because their term was over.
         repeated_frames: Frames from other gateways that were not newer than the last one.
+        restarted_streams: How often a stream of another gateway went on with lower ids, so that they were accepted.
         on_told: Called with stream, alert id, and how many viewers and publishers got an alert; None: nobody asks.
         writing: The bytes that are being written to sockets at this moment, else None. A socket that becomes full
             keeps a part of them, which `WaitingFrames` counts once for all sockets.
@@ -112,7 +116,7 @@ class Delivery:
         self._to_measure: set[str] = set()
         self._sent_alerts = SentAlerts()
         self.frames_in = self.bytes_in = self.alerts_out = self.old_term_frames = self.repeated_frames = 0
-        self.frames_out = self.frame_bytes_out = 0
+        self.frames_out = self.frame_bytes_out = self.restarted_streams = 0
         self.writing: bytes | None = None
         self.on_told: OnTold | None = None
 
@@ -181,8 +185,24 @@ class Delivery:
                 self.restart_ids(stream)
             if frame.frame_id > stream.last_frame_id:
                 self._deliver(stream, frame, now)
+            elif self._goes_on_below(stream, frame, now):
+                self.restart_ids(stream)
+                self.restarted_streams += 1
+                self._deliver(stream, frame, now)
             else:
                 self._deliver_again(stream, frame, now)
+
+    def _goes_on_below(self, stream: LocalStream, frame: Frame, now: float) -> bool:
+        """Return whether a stream goes on with lower ids than that of the last frame, for `LOWER_IDS_AFTER_S` by now.
+
+        A frame that is sent again is no newer than the last one either, but none comes after it whose id is higher.
+        """
+        if not stream.lower_id:
+            stream.lower_id, stream.lower_since = frame.frame_id, now
+            return False
+        rises = frame.frame_id > stream.lower_id
+        stream.lower_id = max(stream.lower_id, frame.frame_id)
+        return rises and now - stream.lower_since >= LOWER_IDS_AFTER_S
 
     def deliver_early_frame(self, stream: LocalStream, now: float) -> None:
         """Deliver the frame that was held until the owner of its term is known, if there is one."""
@@ -230,7 +250,7 @@ class Delivery:
             stream.newest, stream.last_undecodable = frame, None
         elif not frame.declared_opaque and not frame.is_picture:
             stream.last_undecodable = frame.term, frame.frame_id, frame.fault
-        stream.last_frame_id, stream.delivered_at = frame.frame_id, now
+        stream.last_frame_id, stream.delivered_at, stream.lower_id = frame.frame_id, now, 0
         if stream.direct_json:
             self._write_to_all(frame, frame.json_wire or wire.frame_message(frame, "json"), stream.direct_json)
         if stream.direct_binary:

@@ -14,7 +14,7 @@ from watchout.common.media.frames import Frame
 from watchout.common.media.rate import Sampler
 from watchout.common.metric_names import GaugeName
 from watchout.gateway import wire
-from watchout.gateway.hub.delivery import Delivery, LatencyHooks
+from watchout.gateway.hub.delivery import MAX_FRAME_ID, Delivery, LatencyHooks
 from watchout.gateway.hub.demand import Demand
 from watchout.gateway.hub.notices import PublisherNotices
 from watchout.gateway.hub.reports import RESERVED_PER_USER, RESERVED_S, RouterReports
@@ -356,7 +356,10 @@ class Hub:
         self.delivery.deliver_early_frame(stream, now)
 
     def on_forward(self, message: Forward, now: float) -> None:
-        """Apply who gets the frames of a stream. Each receiver gets the newest one at the beginning of its request."""
+        """Apply who gets the frames of a stream, and above which id they go on.
+
+        Each receiver gets the newest one at the beginning of its request, unless viewers have had its id.
+        """
         publication = self._publications.get(message.stream)
         if publication is None or publication.term != message.term:
             return
@@ -365,8 +368,10 @@ class Hub:
         self.notices.mark_demand(message.stream)
         self._wake()
         newest = self._streams[message.stream].newest
-        if newest is not None and newest.term != publication.term:
+        if newest is not None and (newest.term != publication.term or newest.frame_id <= message.floor):
             newest = None
+        if publication.next_frame_id <= message.floor < MAX_FRAME_ID:
+            publication.next_frame_id = message.floor + 1
         added = publication.set_receivers(message.receivers, keep=message.partial)
         if newest is not None:
             newest.stamps = None  # its age is no latency

@@ -179,6 +179,8 @@ class LocalStream:
         owner: The newest owner known; None: none yet.
         info: What the camera says of itself, as JSON; "": nothing, or there is no camera.
         last_frame_id: The highest frame id delivered here.
+        lower_id: The highest id of the frames that came since then and were not newer; 0: none.
+        lower_since: When the first of those came, in seconds of the loop's clock.
         arrived: Frames that were offered to the viewers here.
         delivered_at: When that was, in seconds of the loop's clock.
         newest: The newest frame that is a picture.
@@ -202,6 +204,8 @@ class LocalStream:
     owner: Owner | None = None
     info: str = ""
     last_frame_id: int = 0
+    lower_id: int = 0
+    lower_since: float = 0.0
     arrived: int = 0
     delivered_at: float = float("-inf")
     newest: Frame | None = None

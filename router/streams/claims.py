@@ -21,15 +21,13 @@ from watchout.common.bus.messages import (
     Revoke,
     StreamReport,
 )
-from watchout.common.media.frame_ids import FRAME_ID_JUMP
+from watchout.common.media.frame_ids import FRAME_ID_HIGH, FRAME_ID_JUMP
 from watchout.router.streams.interests import Interests
 from watchout.router.streams.routing import Routing
 from watchout.router.streams.snapshots import Snapshots
 from watchout.router.streams.stream import RouterStream, Send
 from watchout.router.streams.table import RouterStreamTable, discard
 
-#: Above this the frame ids of a stream start again at 1: they have 32 bits.
-FRAME_ID_HIGH: Final = 2**32 - (1 << 24)
 #: Reasons for dropped frames that are counted apart for one stream.
 MAX_REASONS: Final = 16
 
@@ -45,7 +43,7 @@ class StreamClaims:
     def __init__(
         self, epoch: int, table: RouterStreamTable, routing: Routing, interests: Interests, snapshots: Snapshots
     ) -> None:
-        self._next_term = epoch << 20
+        self._first_term = self._next_term = epoch << 20
         self._table = table
         self._routing = routing
         self._interests = interests
@@ -74,13 +72,13 @@ class StreamClaims:
             last += FRAME_ID_JUMP
         first = last + 1 if last < FRAME_ID_HIGH else 1
         stream.started_at, stream.total_frames, stream.last_frame_at = now_ms, 0, None
-        self._next_term += 1
+        self._next_term = max(self._next_term, stream.term) + 1
         if not foreign:  # else whoever owns it keeps it, and with it the right to take it over again
             stream.user, stream.organizations = claim.user, claim.organizations
         stream.term, stream.frame_id = self._next_term, first - 1
         stream.status = "streaming" if claim.producing else "online"
         stream.producing, stream.wants_alerts, stream.fps = claim.producing, False, 0.0
-        stream.confirmed, stream.forwarding = False, False
+        stream.confirmed, stream.forwarding, stream.floor = False, False, 0
         stream.forward, stream.routes, stream.bridges = None, [], {}
         self._table.infos.put(stream, claim.info)
         self._snapshots.confirm_publication(member, stream.id)
@@ -117,7 +115,7 @@ class StreamClaims:
         stream.user, stream.organizations = state.user, state.organizations
         stream.term, stream.status = state.term, state.status
         stream.producing, stream.wants_alerts = state.producing, state.wants_alerts
-        stream.frame_id = max(stream.frame_id, state.frame_id)
+        self._table.raise_frame_id(stream, state.frame_id)
         stream.total_frames, stream.fps = state.total_frames, state.fps
         stream.started_at, stream.last_frame_at = state.started_at, state.last_frame_at
         self._table.infos.put(stream, state.info)
@@ -139,8 +137,24 @@ class StreamClaims:
         for name, frame_id, total, fps, last_frame_at in report.rows:
             stream = self._table.get(name)
             if stream is not None and stream.gateway == member:
-                stream.frame_id = max(stream.frame_id, frame_id)
+                self._table.raise_frame_id(stream, frame_id)
                 stream.total_frames, stream.fps, stream.last_frame_at = total, fps, last_frame_at
+
+    def continue_above(self, stream: RouterStream, term: int, last: int) -> bool:
+        """Let the frame ids of a stream with a publisher go on above those of a former term that is known late.
+
+        Args:
+            stream: The stream.
+            term: The former term.
+            last: The highest id of its frames that is known.
+
+        Returns:
+            Whether its gateway has to be told: this router granted the present term, and did not know of those frames.
+        """
+        last += FRAME_ID_JUMP
+        if not self._first_term < stream.term or term >= stream.term:
+            return False  # the gateway had the term before, with its own ids
+        return self._table.raise_floor(stream, last)
 
     def release(self, member: bytes, release: Release, now: float, now_ms: int) -> list[Send]:
         """Handle that the publisher of this term is gone; viewers keep waiting for it. Older terms are ignored."""

@@ -50,7 +50,10 @@ class Interests:
         new = again or member not in stream.interests
         stream.interests[member] = interest
         self._table.totals.update(stream)
-        stream.frame_id = max(stream.frame_id, interest.floor)
+        if not new or stream.gateway in (None, member):
+            self._table.raise_frame_id(stream, interest.floor)
+        else:  # the gateway is late: the publisher may have got its first id without what this one has seen
+            self._table.raise_floor(stream, interest.floor)
         self._table.viewed_at.setdefault(member, set()).add(stream.id)
         if stream.user is None and interest.user is not None:  # the gateway has the owner from a former router
             stream.user, stream.organizations = interest.user, interest.organizations

@@ -8,6 +8,7 @@ is the router's monotonic clock in seconds, `now_ms` the same moment in ms since
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -272,21 +273,33 @@ class Streams:
     def add_reported_reservations(self, report: ReservationReport, now: float) -> None:
         """Take over reservations from a gateway that knows them from a former router, unless newer ones are known."""
         for name, user, organizations, term, frame_id, ago_s in report.rows:
-            stream, known = self._table.get(name), self._ownership.get(name)
-            last_term = max(stream.term if stream is not None else 0, known.term if known is not None else 0)
-            if (stream is not None and stream.gateway is not None) or last_term >= term:
-                continue
             self.restore(name, Reservation(user, organizations, term, frame_id, now - ago_s))
 
     def restore(self, name: str, reservation: Reservation) -> None:
-        """Take over a reservation of a former router, unless the stream has a publisher."""
-        stream = self._table.get(name)
-        if stream is None or stream.gateway is None:
-            if stream is not None and stream.term < reservation.term:
+        """Take over a reservation of a former router, unless the stream has a publisher or a later one is known.
+
+        Of one that comes too late for that only the frame ids count: later ones go on above them.
+        """
+        stream, known = self._table.get(name), self._ownership.get(name)
+        if stream is not None and stream.gateway is not None:
+            if self._claims.continue_above(stream, reservation.term, reservation.frame_id):
+                self._unfinished.reroute([name], resend=True)
+            return
+        last_term = max(0 if stream is None else stream.term, 0 if known is None else known.term)
+        is_late = last_term > 0 and last_term >= reservation.term
+        if stream is not None:
+            if reservation.frame_id > stream.frame_id:
+                stream.frame_id, stream.last_gateway = reservation.frame_id, reservation.last_gateway
+            if not is_late:
                 stream.user, stream.organizations = reservation.user, reservation.organizations
-                stream.term, stream.frame_id = reservation.term, max(stream.frame_id, reservation.frame_id)
+                stream.term = reservation.term
                 self._table.awaited.discard(name)
+        if not is_late:
             self._ownership.put(name, reservation)
+        elif known is not None and reservation.frame_id > known.frame_id:
+            self._ownership.put(
+                name, replace(known, frame_id=reservation.frame_id, last_gateway=reservation.last_gateway)
+            )
 
     def unreserve(self, name: str) -> Reservation | None:
         """Let every user register an id. Return what was known of it, None when it was not reserved."""

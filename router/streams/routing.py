@@ -118,8 +118,9 @@ class Routing:
             viewers=viewers,
             receivers=tuple(receivers),
             partial=self._syncing and stream.gateway in self._addresses,
+            floor=stream.floor,
         )
-        if stream.forward is None and not wanted and not stream.forwarding:
+        if stream.forward is None and not wanted and not stream.forwarding and not stream.floor:
             return []
         if forward == stream.forward:
             return []

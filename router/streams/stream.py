@@ -56,6 +56,10 @@ class RouterStream:
     producing: bool = False
     wants_alerts: bool = False
     frame_id: int = 0
+    #: The frame id when the stream was last marked to be saved.
+    saved_frame_id: int = 0
+    #: Viewers had frames up to this id of a former term that was known late: the ids go on above it. 0: none.
+    floor: int = 0
     total_frames: int = 0
     fps: float = 0.0
     started_at: int = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 
 from watchout.common.bus.messages import Interest
+from watchout.common.media.frame_ids import FRAME_ID_HIGH, FRAME_IDS_UNSAVED
 from watchout.router.streams.infos import StreamInfos
 from watchout.router.streams.ownership import Ownership
 from watchout.router.streams.stream import RouterStream
@@ -119,6 +120,28 @@ class RouterStreamTable:
             insort(self.published_ids, stream.id)
         stream.gateway = stream.last_gateway = member
         self.published_at.setdefault(member, set()).add(stream.id)
+        self._save(stream)
+
+    def raise_frame_id(self, stream: RouterStream, frame_id: int) -> None:
+        """Record the id of the last frame, and save it when what was saved is too far behind it."""
+        stream.frame_id = max(stream.frame_id, frame_id)
+        if stream.gateway is not None and stream.frame_id - stream.saved_frame_id >= FRAME_IDS_UNSAVED:
+            self._save(stream)
+
+    def raise_floor(self, stream: RouterStream, last: int) -> bool:
+        """Let the frame ids of a stream with a publisher go on above an id that viewers had before.
+
+        Returns:
+            Whether that changes anything: its gateway is told with the next `Forward`.
+        """
+        if last <= stream.frame_id or last >= FRAME_ID_HIGH:
+            return False
+        stream.floor = last
+        self.raise_frame_id(stream, last)
+        return True
+
+    def _save(self, stream: RouterStream) -> None:
+        stream.saved_frame_id = stream.frame_id
         self.ownership.mark_changed(stream.id)
 
     def clear_gateway(self, stream: RouterStream) -> None:

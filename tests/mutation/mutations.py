@@ -45,8 +45,8 @@ MUTATIONS: Final = (
         name="mesh-end",
         rule="frames that a former router requested end when nobody wants them any more",
         file="router/streams/routing.py",
-        before="if stream.forward is None and not wanted and not stream.forwarding:",
-        after="if stream.forward is None and not wanted:",
+        before="if stream.forward is None and not wanted and not stream.forwarding and not stream.floor:",
+        after="if stream.forward is None and not wanted and not stream.floor:",
         unit=(
             "tests/unit/router/streams/test_routing.py::test_what_a_former_router_requested_and_nobody_wants_ends_when_all_have_reported",
         ),

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from watchout.common.alerts.acknowledgement import Acknowledgement
-from watchout.common.alerts.model import Alert, Milliseconds, StreamId
+from watchout.common.alerts.model import Alert, FrameId, Milliseconds, StreamId
 from watchout.common.bus.messages.fields import (
     MAX_RECEIVERS,
     Count,
@@ -85,7 +85,8 @@ class Forward(Message, frozen=True, tag="forward"):
     `receivers` get them directly from the gateway. Frames for members without an address go through the router, at up
     to `max_fps` per second (absent: every frame), while `wanted` is true. `viewers` is the number of viewers at other
     gateways, for the `demand` message to the publisher. `partial`: the router has just started and may not know all
-    receivers yet; the gateway adds these, and keeps sending to those of before.
+    receivers yet; the gateway adds these, and keeps sending to those of before. `floor`: viewers elsewhere have had
+    frames up to this id, of a former publisher that the router did not know of at its grant; the ids go on above it.
     """
 
     stream: StreamId
@@ -95,6 +96,7 @@ class Forward(Message, frozen=True, tag="forward"):
     viewers: Count = 0
     receivers: Annotated[tuple[FrameReceiver, ...], msgspec.Meta(max_length=MAX_RECEIVERS)] = ()
     partial: bool = False
+    floor: FrameId = 0
 
 
 class SendNewest(Message, frozen=True, tag="sendnewest"):

@@ -18,6 +18,7 @@ from watchout.common.bus.messages import (
     Release,
     StreamReport,
 )
+from watchout.gateway.hub.delivery import MAX_FRAME_ID
 from watchout.gateway.hub.subscription import DropReason, Subscription
 from watchout.gateway.model import StreamState
 
@@ -35,6 +36,19 @@ def test_the_newest_frame_goes_to_the_bus_when_the_router_begins_to_want_it_and_
     harness.hub.on_forward(Forward(stream="door", term=4, wanted=False), 0.0)
     harness.frame(publication)
     assert harness.pushed == [2, 3, 4]
+
+
+def test_frame_ids_go_on_above_those_of_a_former_publisher_that_the_router_learns_of_late(harness: HubHarness) -> None:
+    publication = harness.publish(FakePublisher(), term=4)
+    harness.frame(publication)
+    to = (FrameReceiver("unix:f-1"),)
+    harness.hub.on_forward(Forward(stream="door", term=4, wanted=True, receivers=to, floor=500), 0.0)
+    assert (harness.pushed, harness.direct) == ([], [])  # of that publisher viewers elsewhere have a later frame
+    harness.frame(publication)
+    harness.hub.on_forward(Forward(stream="door", term=4, wanted=True, receivers=to, viewers=2, floor=400), 0.0)
+    harness.hub.on_forward(Forward(stream="door", term=4, wanted=True, receivers=to, floor=MAX_FRAME_ID), 0.0)
+    harness.frame(publication)
+    assert (harness.pushed, harness.direct) == ([501, 502], [("unix:f-1", 501), ("unix:f-1", 502)])
 
 
 def test_the_bus_gets_no_more_than_the_router_wants(harness: HubHarness) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.kit.hub import FakePublisher, FakeViewer, HubHarness, alert, ms, remote, word
 from tests.kit.playbook import START_MS
 from watchout.common.bus.messages import (
     StreamStatus,
 )
-from watchout.gateway.hub.delivery import MAX_FRAME_ID
+from watchout.gateway.hub.delivery import LOWER_IDS_AFTER_S, MAX_FRAME_ID
 from watchout.gateway.hub.registry import IDLE_AFTER_S
 
 # ── status ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -130,6 +132,33 @@ def test_ids_that_begin_again_elsewhere_reach_the_viewers_here(harness: HubHarne
     harness.hub.delivery.on_remote_frame(remote(MAX_FRAME_ID, term=6), 0.0)
     harness.hub.delivery.on_remote_frame(remote(1, term=6), 0.0)
     assert [number for _, number in screen.frames] == [MAX_FRAME_ID, 1]
+
+
+@pytest.mark.parametrize("term", [5, 6])
+def test_a_stream_elsewhere_that_goes_on_with_lower_ids_is_shown_and_counted(harness: HubHarness, term: int) -> None:
+    screen = FakeViewer(harness.hub)
+    screen.subscribe("door", "streaming", "ann")
+    harness.hub.on_status(word("streaming", term=5), 0.0, ms(0))
+    harness.hub.delivery.on_remote_frame(remote(180_000, term=5), 0.0)
+    harness.hub.on_status(word("streaming", term=term), 0.0, ms(0))
+    for number in range(1, 61):
+        harness.hub.delivery.on_remote_frame(remote(number, term=term), number / 10)
+    shown_from = next(number for number in range(1, 61) if number / 10 - 0.1 >= LOWER_IDS_AFTER_S)
+    assert [number for _, number in screen.frames] == [180_000, *range(shown_from, 61)]
+    assert harness.hub.delivery.restarted_streams == 1
+
+
+def test_frames_that_come_again_however_long_are_no_stream_that_goes_on(harness: HubHarness) -> None:
+    screen = FakeViewer(harness.hub)
+    screen.subscribe("door", "streaming", "ann")
+    harness.hub.on_status(word("streaming"), 0.0, ms(0))
+    for second in range(10):
+        for number in (second + 10, second + 8, second + 9):  # on two ways, one of which is behind
+            harness.hub.delivery.on_remote_frame(remote(number), float(second))
+    for second in range(10, 20):
+        harness.hub.delivery.on_remote_frame(remote(17), float(second))
+    assert [number for _, number in screen.frames] == list(range(10, 20))
+    assert harness.hub.delivery.restarted_streams == 0
 
 
 def test_an_alert_that_is_told_again_comes_once(harness: HubHarness) -> None:

@@ -14,8 +14,9 @@ from watchout.common.bus.messages import (
     Revoke,
     StreamReport,
 )
-from watchout.common.media.frame_ids import FRAME_ID_JUMP
-from watchout.router.streams.claims import FRAME_ID_HIGH, MAX_REASONS
+from watchout.common.media.frame_ids import FRAME_ID_HIGH, FRAME_ID_JUMP, FRAME_IDS_UNSAVED
+from watchout.common.reservations import Reservation
+from watchout.router.streams.claims import MAX_REASONS
 from watchout.router.streams.ownership import RESERVED_S
 from watchout.router.streams.stream import Send
 
@@ -122,6 +123,30 @@ def test_ids_begin_again_at_1_before_the_wire_runs_out_of_them(room: Room) -> No
     assert room.granted(A).first_frame_id == FRAME_ID_HIGH
     room.release(A, FIRST + 1, frame_id=FRAME_ID_HIGH)
     assert room.granted(A).first_frame_id == 1
+
+
+def test_the_record_of_a_stream_follows_its_frame_ids_so_that_the_next_router_is_above_all_that_were_sent(
+    room: Room,
+) -> None:
+    term, records, saved = room.publish(A), 0, 0
+    for frame_id in range(100, 200_000, 100):
+        if frame_id % 70_000:
+            room.report(A, frame_id)
+        else:
+            room.hold(A, term, frame_id=frame_id)  # a gateway that joins again reports it so
+        if room.streams.changed:
+            ((_, kept),) = room.streams.take_changes()
+            assert kept is not None
+            saved, records = kept.frame_id, records + 1
+        later = Room(EPOCH + 1000)
+        later.streams.restore("cam", Reservation("ann", (), term, saved, 0.0))
+        assert later.granted(B).first_frame_id > frame_id + FRAME_IDS_UNSAVED - 100
+    assert records <= 200_000 // FRAME_IDS_UNSAVED + 2
+
+
+def test_a_claim_is_above_the_term_of_a_record_of_a_clock_that_was_ahead(room: Room) -> None:
+    room.streams.restore("cam", Reservation("ann", (), FIRST + 500, 1, 0.0))
+    assert room.granted(A).term == FIRST + 501
 
 
 def test_terms_rise_over_all_streams_and_over_restarts(room: Room) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from tests.unit.router.streams.room import FIRST, NOW_MS, A, B, C, Room, forward, refusal, status
+import pytest
+
+from tests.unit.router.streams.room import FIRST, NOW_MS, A, B, C, Room, direct, forward, forwards, refusal, status
 from watchout.common.bus.messages import (
     Claim,
     OwnerReply,
     StatusUpdate,
 )
+from watchout.common.media.frame_ids import FRAME_ID_HIGH
 from watchout.router.streams.ownership import RESERVED_S
 from watchout.router.streams.stream import Send
 
@@ -105,6 +108,27 @@ def test_a_new_router_learns_whose_a_stream_is_from_those_who_watch_it(room: Roo
     assert room.streams.owner("cam") == "ann"
     assert refusal(room.claim(A, user="bob")) == "UNAUTHORIZED"
     assert room.granted(A).first_frame_id == 1
+
+
+@pytest.mark.parametrize("alerts_alone", [False, True])
+def test_a_publisher_goes_on_above_what_a_gateway_that_is_late_has_seen(room: Room, *, alerts_alone: bool) -> None:
+    room.joins(A, B)
+    term = room.publish(A)
+    room.report(A, 7)
+    sends = room.interest(B, viewers=int(not alerts_alone), alerts=1, floor=180_000)
+    to = () if alerts_alone else (B,)
+    assert forwards(sends) == [Send(A, direct(term, *to, floor=180_000))]
+    assert forwards(room.interest(B, viewers=2, floor=190_000))[0].body.floor == 180_000  # its own frames
+    room.publish(A)
+    assert forwards(room.interest(B, viewers=3, floor=190_000))[0].body.floor == 0  # the grant was above them
+
+
+@pytest.mark.parametrize("floor", [7, FRAME_ID_HIGH])
+def test_a_publisher_is_told_of_no_floor_that_it_is_above_or_that_leaves_no_ids(room: Room, floor: int) -> None:
+    room.joins(A, B)
+    term = room.publish(A)
+    room.report(A, 7)
+    assert forwards(room.interest(B, floor=floor)) == [Send(A, direct(term, B))]
 
 
 def test_while_gateways_of_a_former_life_still_tell_nothing_is_called_offline() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from tests.unit.router.streams.room import FIRST, A, B, C, Room, refusal
+import pytest
+
+from tests.unit.router.streams.room import FIRST, A, B, C, Room, forwards, refusal
 from watchout.common.bus.messages import (
     OwnerReply,
     ReservationReport,
@@ -62,6 +64,55 @@ def test_of_two_gateways_that_tell_the_later_term_counts_and_a_camera_always(roo
     room.publish(A, stream="live")
     room.streams.add_reported_reservations(ReservationReport(rows=[("live", "eve", (), FIRST + 100, 1, 0.0)]), room.now)
     assert room.streams.owner("live") == "ann"
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+@pytest.mark.parametrize("by_gateway", [False, True])
+def test_of_an_older_reservation_that_comes_late_only_the_frame_ids_count(
+    room: Room, *, by_gateway: bool, is_watched: bool
+) -> None:
+    if is_watched:
+        room.interest(B)
+    room.release(A, room.publish(A, user="new"), frame_id=100)
+    if by_gateway:
+        row = ("cam", "old", ("acme",), FIRST - 1, 5000, 5.0)
+        room.streams.add_reported_reservations(ReservationReport(rows=[row]), room.now)
+    else:
+        room.streams.restore("cam", Reservation("old", ("acme",), FIRST - 1, 5000, room.now - 5))
+    assert room.streams.reservation_of("cam", room.now) == ("new", RESERVED_S)
+    assert room.streams.organizations_of("cam", "new") == ()
+    assert refusal(room.claim(A, user="old")) == "UNAUTHORIZED"
+    assert room.granted(A, user="new").first_frame_id == 5001 + FRAME_ID_JUMP
+
+
+def test_an_older_reservation_that_comes_late_ends_no_release_by_an_operator(room: Room) -> None:
+    room.interest(B)
+    room.release(A, room.publish(A))
+    room.streams.unreserve("cam")
+    room.streams.restore("cam", Reservation("ann", (), FIRST - 1, 5000, room.now - 5))
+    assert room.granted(C, user="bob").first_frame_id == 5001 + FRAME_ID_JUMP
+
+
+def test_a_camera_that_came_before_the_records_goes_on_above_their_frame_ids(room: Room) -> None:
+    term = room.publish(A)
+    room.streams.restore("cam", Reservation("ann", (), FIRST - 1, 5000, room.now - 5))
+    assert [send.body.floor for send in forwards(room.finished())] == [5000 + FRAME_ID_JUMP]
+    room.release(A, term, frame_id=50)  # its gateway is of a release that does not know of floors
+    assert room.granted(A).first_frame_id == 5001 + FRAME_ID_JUMP
+
+
+@pytest.mark.parametrize("term", [FIRST, FIRST + 1])
+def test_a_record_that_is_no_older_than_a_camera_changes_nothing_about_it(room: Room, term: int) -> None:
+    room.publish(A)
+    room.streams.restore("cam", Reservation("ann", (), term, 5000, room.now - 5))
+    assert room.finished() == []
+
+
+def test_a_camera_whose_gateway_had_it_before_keeps_its_frame_ids(room: Room) -> None:
+    room.hold(A, FIRST - 10, frame_id=70)
+    room.streams.restore("cam", Reservation("ann", (), FIRST - 20, 5000, room.now - 5))
+    assert room.finished() == []
+    assert room.streams.get("cam").frame_id == 70  # type: ignore[union-attr]
 
 
 def test_a_stream_that_was_only_waited_for_or_refused_is_reserved_for_nobody(room: Room) -> None:
