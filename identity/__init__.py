@@ -11,7 +11,7 @@ from pathlib import Path
 from watchout.common.home_files import SESSION_STORE_FILE
 from watchout.common.settings import Settings
 from watchout.identity import embedded_store
-from watchout.identity.authenticator import Authenticator, auth_methods
+from watchout.identity.authenticator import Authenticator, auth_methods, longest_token
 from watchout.identity.caller import Identity, Organizations, SessionStore, ShareSource
 from watchout.identity.credentials import Cookie, Credential, Ticket, Token, clean_token, find_credential
 from watchout.identity.grants import Grants
@@ -30,6 +30,7 @@ __all__ = [
     "Token",
     "clean_token",
     "find_credential",
+    "longest_token",
     "make_authenticator",
     "open_store",
 ]

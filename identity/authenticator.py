@@ -23,7 +23,7 @@ from watchout.identity.coalescing import Coalescer
 from watchout.identity.credentials import Cookie, Credential, Ticket, Token, session_token
 from watchout.identity.grants import GrantsFault
 from watchout.identity.recently_verified import RecentlyVerified
-from watchout.identity.sources.claims import Claims
+from watchout.identity.sources.claims import MAX_JWT_BYTES, MAX_OPAQUE_BYTES, Claims
 from watchout.identity.sources.jwt_claims import looks_like_jwt
 
 if TYPE_CHECKING:  # `make_authenticator` loads what the settings name
@@ -283,6 +283,11 @@ def auth_methods(settings: Settings) -> tuple[str, ...]:
     if settings.introspection_url:
         found.append("introspection")
     return tuple(found)
+
+
+def longest_token(settings: Settings) -> int:
+    """Return the most characters of a token with the methods in use; nobody is asked about a longer one."""
+    return MAX_JWT_BYTES if "jwt" in auth_methods(settings) else MAX_OPAQUE_BYTES
 
 
 def _identity(claims: Claims) -> Identity:

@@ -8,11 +8,12 @@ from typing import Final
 import msgspec
 
 from watchout.common.errors import ClientError, ErrorCode
+from watchout.common.settings import Settings
 from watchout.gateway import wire
-from watchout.identity import clean_token
+from watchout.identity import clean_token, longest_token
 
 #: Longest text that is parsed before authentication, in bytes.
-MAX_AUTH_BYTES: Final = 16 * 1024
+MAX_AUTH_BYTES: Final = 56 * 1024
 
 #: Text of the error for JSON in a binary message, after authentication.
 JSON_AS_BINARY: Final = (
@@ -52,6 +53,14 @@ def clean_auth(message: wire.Auth) -> wire.Auth:
     return msgspec.structs.replace(message, token=clean_token(message.token))
 
 
+def token_fault(token: str, settings: Settings) -> str | None:
+    """Return why the token of an `auth` cannot be one: what came, and what was expected; None: it may be."""
+    if not token:
+        return "the token is empty"
+    most = longest_token(settings)
+    return f"the token has {len(token)} characters, expected at most {most}" if len(token) > most else None
+
+
 def refuse_binary(data: bytes) -> ClientError:
     """Return the error for a binary message before authentication."""
     what = "this is JSON in" if is_json(data) else "this is"
@@ -70,7 +79,7 @@ def _required(description: str) -> ClientError:
 def _describe(data: bytes) -> tuple[str, bool]:
     """Return what a text message is, as the end of a sentence, and whether its `type` is `auth`."""
     if not data.strip(_WHITE_SPACE):
-        return "this message is empty, or longer than any that is read before `auth`", False
+        return f"this message is empty, or longer than an `auth`, which has at most {MAX_AUTH_BYTES} bytes", False
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):

@@ -204,9 +204,8 @@ class ClientProtocol(SubscribingReplies):
     def _auth(self, message: wire.Auth, now_ms: int) -> list[Command]:
         """Process the first `auth` message. A client that signed in with its upgrade has the token's identity then."""
         token = message.token
-        if not token or len(token) > first_message.MAX_AUTH_BYTES:
-            text = f"the token is {'too long' if token else 'empty'}, sign in again"
-            return self._error_and_close(ErrorCode.AUTH_FAILED, text, CloseCode.POLICY, now_ms, subject_of(message))
+        if (fault := first_message.token_fault(token, self._settings)) is not None:
+            return self._error_and_close(ErrorCode.AUTH_FAILED, fault, CloseCode.POLICY, now_ms, subject_of(message))
         self._auth_received, self.identity = True, None
         self._ask(message, PendingReply.STORE)
         return [VerifyToken(token)]

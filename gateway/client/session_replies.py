@@ -82,9 +82,8 @@ class SessionReplies(AlertReplies):
     def _renew(self, message: wire.Auth) -> list[Command]:
         """Process an `auth` of a client that is signed in and asks for a renewal. Raises `ClientError`."""
         token = first_message.clean_auth(message).token
-        if not token or len(token) > first_message.MAX_AUTH_BYTES:
-            text = f"the session was not renewed: the token is {'too long' if token else 'empty'}"
-            raise ClientError(ErrorCode.AUTH_FAILED, text)
+        if (fault := first_message.token_fault(token, self._settings)) is not None:
+            raise ClientError(ErrorCode.AUTH_FAILED, f"the session was not renewed: {fault}")
         self._renewing = message
         return [RenewSession(token)]
 

@@ -43,12 +43,13 @@ class HeadFault(Exception):
         return "BAD_REQUEST" if self.status is HTTPStatus.BAD_REQUEST else "TOO_LARGE"
 
 
+_LONGER: Final = "a token that is too long for it goes into the first message of a WebSocket"
 _FAULTS: Final = {
     HTTPStatus.BAD_REQUEST: "not a valid HTTP request",
-    HTTPStatus.REQUEST_URI_TOO_LONG: f"the first line of a request has at most {MAX_LINE_BYTES} bytes",
+    HTTPStatus.REQUEST_URI_TOO_LONG: (f"the first line of a request has at most {MAX_LINE_BYTES} bytes; {_LONGER}"),
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (
         f"the head of a request has at most {MAX_HEAD_BYTES} bytes, {MAX_HEADERS} header lines and {MAX_LINE_BYTES} "
-        "bytes a line"
+        f"bytes a line; {_LONGER}"
     ),
 }
 

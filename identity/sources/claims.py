@@ -10,8 +10,11 @@ from typing import Any, Final
 
 from watchout.identity.grants import Grants
 
-#: Longest token that is read; a longer one is refused.
-MAX_TOKEN_BYTES: Final = 8 << 10
+#: Longest JWT that is read: one with the largest grants (`common.toolbox.wildcards`) has 35 KiB. It comes in an `auth`
+#: message; headers and queries take less.
+MAX_JWT_BYTES: Final = 48 << 10
+#: Longest other token that is read: what the header of a request to the introspection endpoint takes.
+MAX_OPAQUE_BYTES: Final = 8 << 10
 
 
 #: Longest user id, session id and role, in characters.

@@ -10,8 +10,8 @@ import msgspec
 
 from watchout.identity.grants import GrantsFault, read_grants
 from watchout.identity.sources.claims import (
+    MAX_OPAQUE_BYTES,
     MAX_ROLES,
-    MAX_TOKEN_BYTES,
     SUBJECTS,
     Claims,
     TokenRefused,
@@ -37,7 +37,7 @@ _VERDICTS: Final = ("active", "valid", "authenticated", "success")
 
 
 #: A token that may be sent to an endpoint: nothing that could end a header line or a form field.
-_OPAQUE: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_TOKEN_BYTES}}}")
+_OPAQUE: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_OPAQUE_BYTES}}}")
 
 
 class UnreadableResponse(Exception):

@@ -29,6 +29,8 @@ FETCH_TIMEOUT_S: Final = 3.0
 MAX_RESPONSE_BYTES: Final = 256 << 10
 #: Most callers that wait for a fetch; a further one is refused at once.
 MAX_WAITING: Final = 4096
+#: Most bytes of their tokens.
+MAX_WAITING_BYTES: Final = 32 << 20
 
 
 class IssuerKeys:
@@ -46,7 +48,7 @@ class IssuerKeys:
         self._outage = OutageLog()
         self._endpoint: HttpEndpoint | None = None
         self._fetches: SharedCalls[None, None] = SharedCalls("fetch the JWT issuer's keys")
-        self._waiting = 0
+        self._waiting = self._waiting_bytes = 0
         self._reason = "they were not fetched yet"
 
     async def open(self) -> None:
@@ -54,18 +56,19 @@ class IssuerKeys:
         self._endpoint = HttpEndpoint(timeout_s=FETCH_TIMEOUT_S, max_response_bytes=MAX_RESPONSE_BYTES, max_requests=1)
         await self._endpoint.open()
 
-    async def find(self, kid: str | None) -> tuple[VerificationKey, ...]:
+    async def find(self, kid: str | None, token_bytes: int = 0) -> tuple[VerificationKey, ...]:
         """Return the keys with this key id, none when the issuer has no such key.
 
         Args:
             kid: The key id of the token's header; None: the only key, if there is exactly one.
+            token_bytes: Size of the token, which the caller holds while it waits.
 
         Raises:
             StoreUnavailable: There are no keys, and none can be fetched now.
         """
         verdict = self._cache.look_up(kid, self._clock())
         if verdict is KeyMiss.FETCH:
-            await self._wait_for_fetch()
+            await self._wait_for_fetch(token_bytes)
             verdict = self._cache.look_up(kid, self._clock(), waited=True)
         match verdict:
             case KeyLookup(keys, refresh):
@@ -94,15 +97,17 @@ class IssuerKeys:
         if endpoint is not None:
             await endpoint.close()
 
-    async def _wait_for_fetch(self) -> None:
-        if self._waiting >= MAX_WAITING:
-            raise StoreUnavailable(f"{MAX_WAITING} callers wait for the JWT issuer's keys already")
+    async def _wait_for_fetch(self, token_bytes: int) -> None:
+        if self._waiting >= MAX_WAITING or self._waiting_bytes + token_bytes > MAX_WAITING_BYTES:
+            raise StoreUnavailable(f"{self._waiting} callers wait for the JWT issuer's keys already")
         self._waiting += 1
+        self._waiting_bytes += token_bytes
         try:
             # Not awaited directly: a caller that is cancelled must not cancel the fetch of the others.
             await asyncio.wait({self._fetch()})
         finally:
             self._waiting -= 1
+            self._waiting_bytes -= token_bytes
 
     def _fetch(self) -> asyncio.Task[None]:
         if (endpoint := self._endpoint) is None:

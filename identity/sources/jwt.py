@@ -96,7 +96,7 @@ class JwtVerifier:
                     raise
         assert self._issuer is not None, "else it was refused above"
         unproven = read_jwt(token, self._published_policy, self._now())
-        return unproven.verify(await self._issuer.find(unproven.kid))
+        return unproven.verify(await self._issuer.find(unproven.kid, len(token)))
 
     async def check(self) -> None:
         """Raise `StoreUnavailable` when there is no key to verify with, and none can be fetched."""

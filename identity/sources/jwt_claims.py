@@ -17,7 +17,7 @@ import msgspec
 from watchout.common.settings import Settings
 from watchout.identity.grants import GrantsFault, read_grants
 from watchout.identity.sources.claims import (
-    MAX_TOKEN_BYTES,
+    MAX_JWT_BYTES,
     SUBJECTS,
     Claims,
     TokenRefused,
@@ -219,7 +219,7 @@ def _claimed(payload: dict[str, Any], name: str) -> float:
 
 
 def _split(token: str) -> tuple[str, str, str]:
-    if len(token) > MAX_TOKEN_BYTES:
+    if len(token) > MAX_JWT_BYTES:
         raise TokenRefused("it is too long")
     parts = _COMPACT.fullmatch(token)
     if parts is None:

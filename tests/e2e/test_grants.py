@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
 import jwt
 import pytest
 
-from tests.kit.clients import JPEG, base64_of, eventually, http
+from tests.kit.clients import JPEG, TEXT, base64_of, eventually, http, web_socket_frame
 from tests.kit.one_process import OneProcess
 from tests.kit.processes import SERVICE_TOKEN
+from watchout.common.toolbox import wildcards
 
 SECRET = "a-canary-that-is-shared-by-two-parties-and-64-characters-long-ok"
 
@@ -78,6 +80,36 @@ async def test_view_and_alerts_are_granted_apart_on_sockets_and_over_http(starte
         publisher = await clients.camera(url, watching)
         await refused(publisher, "register", streamId="site-1", produces=["video-frame"])
         await refused(publisher, "register", produces=["video-frame"])
+
+
+async def test_a_token_with_the_largest_grants_signs_in_and_one_that_is_too_long_is_told_so(started, clients):
+    here, _ = started.urls
+
+    def largest(count: int, **more: Any) -> str:
+        names = [f"{number:03}-" + "x" * (wildcards.MAX_PATTERN_CHARS - 4) for number in range(count)]
+        return token_of("ann", {"publish": ["door", *names[1:]], "view": ["door", *names[1:]], "alerts": names}, **more)
+
+    whole, part = largest(wildcards.MAX_PATTERNS), largest(14)
+    camera = await clients.camera(here, whole)
+    await camera.register("door")
+    await camera.show(base64_of(JPEG))
+    await (await clients.viewer(here, whole)).subscribe("door", consumes=["video-frame"])
+    assert await streams_of(here, part) == ["door"]
+    assert (await http(f"{here}/streams?token={part}")).status == 200
+    for path in ("/streams/register", f"/streams/register?token={part}"):
+        raw = await clients.raw(here)
+        await raw.upgrade(path, *([f"Authorization: Bearer {part}"] if path.endswith("register") else []))
+    assert "first message" in (await http(f"{here}/streams", token=whole)).json["error"]["message"]
+    for more in (15_000, 20_000):
+        long = largest(wildcards.MAX_PATTERNS, pad="x" * more)
+        raw = await clients.raw(here)
+        await raw.upgrade("/streams/register")
+        await raw.send(web_socket_frame(TEXT, json.dumps({"type": "auth", "token": long}).encode()))
+        told = await raw.json("error")
+        if more == 15_000:
+            assert told["message"] == f"the token has {len(long)} characters, expected at most 49152"
+        else:
+            assert f"this message has {len(long) + 29} bytes, an `auth` has at most 57344" in told["message"]
 
 
 async def test_a_grantee_publishes_whoever_owns_the_stream_and_the_owner_keeps_it(started, clients):

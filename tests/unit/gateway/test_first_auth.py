@@ -29,8 +29,17 @@ from tests.kit.playbook import (
     watches,
 )
 from watchout.common.errors import CloseCode, ErrorCode
+from watchout.common.settings import Settings
 from watchout.gateway.client.asked_replies import PendingReply
-from watchout.gateway.client.commands import ClaimStream, FindStream, PublicationOptions, Publish, Reply, VerifyToken
+from watchout.gateway.client.commands import (
+    ClaimStream,
+    Close,
+    FindStream,
+    PublicationOptions,
+    Publish,
+    Reply,
+    VerifyToken,
+)
 from watchout.gateway.client.first_message import MAX_AUTH_BYTES
 from watchout.gateway.client.protocol import ClientProtocol
 from watchout.gateway.model import IgnoredCookie, Owner
@@ -128,8 +137,14 @@ def test_an_empty_token_is_a_wrong_one(token: str, identity: Any) -> None:
 
 
 def test_nobody_is_asked_about_a_token_that_is_longer_than_any() -> None:
-    talk = Playbook(viewer()) >> says(type="auth", token="t" * (MAX_AUTH_BYTES + 1))
-    assert talk << error("AUTH_FAILED") << closes(CloseCode.POLICY)
+    for settings, most in ((Settings(), 8192), (Settings(jwt_secret="s" * 32), 49152)):
+        for identity in (None, ANN):
+            longest = Playbook(viewer(identity, settings=settings)) >> says(type="auth", token="t" * most)
+            assert longest << VerifyToken("t" * most)
+            reply, close = says(type="auth", token="t" * (most + 1))(viewer(identity, settings=settings), 0.0, 0)
+            assert isinstance(reply, Reply)
+            assert read(reply.wire)["message"] == f"the token has {most + 1} characters, expected at most {most}"
+            assert close == Close(CloseCode.POLICY, "AUTH_FAILED")
 
 
 FOREIGN = IgnoredCookie("the cookie was not used: a page of 'https://evil.com' may not")
@@ -155,7 +170,7 @@ def test_who_has_a_cookie_that_may_be_good_later_is_told_to_come_back_unless_a_t
 @pytest.mark.parametrize(
     ("event", "what"),
     [
-        (sends_text(b""), "is empty"),
+        (sends_text(b""), "is empty, or longer than an `auth`, which has at most 57344"),
         (sends_text(b" \n"), "is empty"),
         (sends_text(b"hello"), "not JSON"),
         (sends_text(b"[" * 10_000), "not JSON"),
@@ -168,7 +183,7 @@ def test_who_has_a_cookie_that_may_be_good_later_is_told_to_come_back_unless_a_t
         (says(type="authenticate", token="t"), "'authenticate'"),
         (says(type="subscribe", streamId="door"), "'subscribe'"),
         (says(type="subscribe"), "'subscribe'"),
-        (sends_text(b'{"type":"auth","token":"' + b"t" * MAX_AUTH_BYTES + b'"}'), "16384"),
+        (sends_text(b'{"type":"auth","token":"' + b"t" * MAX_AUTH_BYTES + b'"}'), "57344"),
         (sends_binary(b'{"type":"auth","token":"t"}'), "this is JSON in a binary message (opcode 2)"),
         (sends_binary(b'\xef\xbb\xbf {"type":"auth"}'), "this is JSON in a binary message (opcode 2)"),
         (sends_binary(b""), "is a binary message (opcode 2)"),

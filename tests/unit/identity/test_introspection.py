@@ -22,7 +22,7 @@ from tests.kit.services import BETTER_AUTH_VERSIONS, BetterAuth
 from watchout.common.errors import StartError, StoreUnavailable
 from watchout.common.settings import load
 from watchout.identity.sources import introspection
-from watchout.identity.sources.claims import MAX_TOKEN_BYTES, Claims
+from watchout.identity.sources.claims import MAX_OPAQUE_BYTES, Claims
 from watchout.identity.sources.introspection import MAX_RECHECKS, MAX_REQUESTS, Introspection
 
 TOKEN = "canary-of-an-opaque+token/with=odd&characters?%41;#"
@@ -161,7 +161,7 @@ async def test_a_user_in_the_url_proves_this_server(endpoint: FakeEndpoint) -> N
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("where", ["param", "bearer"])
 async def test_the_longest_token_arrives_whole(endpoint: FakeEndpoint, method: str, where: str) -> None:
-    token = ("+/=&%~" * MAX_TOKEN_BYTES)[:MAX_TOKEN_BYTES]
+    token = ("+/=&%~" * MAX_OPAQUE_BYTES)[:MAX_OPAQUE_BYTES]
     async with opened(endpoint.url, INTROSPECTION_METHOD=method, INTROSPECTION_TOKEN_IN=where) as asker:
         assert await asker.verify(token) == Claims("u1")
     (asked,) = endpoint.asked
@@ -173,7 +173,7 @@ async def test_a_token_that_could_break_the_request_is_nobody_and_is_not_sent(
     endpoint: FakeEndpoint, where: str
 ) -> None:
     async with opened(endpoint.url, INTROSPECTION_TOKEN_IN=where) as asker:
-        for token in ("", "a b", "a\r\nX-Proof: y", "a\n", "\0", "é", "\ud800", "x" * (MAX_TOKEN_BYTES + 1)):
+        for token in ("", "a b", "a\r\nX-Proof: y", "a\n", "\0", "é", "\ud800", "x" * (MAX_OPAQUE_BYTES + 1)):
             assert await asker.verify(token) is None
     assert endpoint.asked == []
 

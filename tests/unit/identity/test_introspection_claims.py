@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchout.identity.sources.claims import MAX_NAME, MAX_ROLES, MAX_TOKEN_BYTES, Claims, TokenRefused
+from watchout.identity.sources.claims import MAX_NAME, MAX_OPAQUE_BYTES, MAX_ROLES, Claims, TokenRefused
 from watchout.identity.sources.introspection_claims import UnreadableResponse, read_introspection, well_formed
 
 TOKEN = "canary-of-an-opaque+token/with=odd&characters?%41;#"
@@ -172,7 +172,7 @@ def test_whatever_an_endpoint_says_is_somebody_nobody_or_unreadable(answer: obje
 
 
 def test_what_may_be_shown_to_an_endpoint() -> None:
-    for token in (TOKEN, "x", "x" * MAX_TOKEN_BYTES, "a.b.c"):
+    for token in (TOKEN, "x", "x" * MAX_OPAQUE_BYTES, "a.b.c"):
         assert well_formed(token)
-    for token in ("", " ", "a b", "a\r\nX: y", "a\n", "\0", "é", "\x7f", "\ud800", "x" * (MAX_TOKEN_BYTES + 1)):
+    for token in ("", " ", "a b", "a\r\nX: y", "a\n", "\0", "é", "\x7f", "\ud800", "x" * (MAX_OPAQUE_BYTES + 1)):
         assert not well_formed(token)

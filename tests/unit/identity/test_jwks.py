@@ -366,6 +366,20 @@ async def test_too_many_waiting_callers_are_told_so_at_once(
     assert [type(one) for one in found] == [Claims] * 5 + [StoreUnavailable] * 15
 
 
+async def test_the_tokens_of_waiting_callers_are_bounded_in_bytes(
+    issuer: Issuer, verifier: JwtVerifier, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    small, large = issuer.token(), issuer.token(pad="x" * 1000)
+    monkeypatch.setattr(jwks, "MAX_WAITING_BYTES", len(small) + 2 * len(large))
+    found = await asyncio.gather(
+        *[verifier.verify(each) for each in (large, large, large, small, small)], return_exceptions=True
+    )
+    assert [type(one) for one in found] == [Claims, Claims, StoreUnavailable, Claims, StoreUnavailable]
+    assert await verifier.verify(large), "nobody waits any more"
+    clock.now += 86_400 * 2  # the keys are fetched anew
+    assert [type(one) for one in await asyncio.gather(verifier.verify(large), verifier.verify(large))] == [Claims] * 2
+
+
 async def test_callers_that_wait_when_it_closes_are_told(issuer: Issuer, clock: Clock) -> None:
     issuer.answer = silence
     async with opened(issuer.url, clock) as verifier:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.identity.jwt_kit import ANY, GOOD, NOW, SECRET, refusal, segment, signed, verified
-from watchout.identity.sources.claims import MAX_NAME, MAX_ROLES, MAX_TOKEN_BYTES, Claims, TokenRefused
+from watchout.identity.sources.claims import MAX_JWT_BYTES, MAX_NAME, MAX_ROLES, Claims, TokenRefused
 from watchout.identity.sources.jwt_claims import JwtPolicy, looks_like_jwt, read_jwt
 
 
@@ -235,10 +235,10 @@ def test_what_looks_like_a_jwt() -> None:
 
 def test_a_token_has_a_greatest_length() -> None:
     empty = len(signed(GOOD | {"pad": ""}))
-    room = (MAX_TOKEN_BYTES - empty) * 3 // 4 - 3
+    room = (MAX_JWT_BYTES - empty) * 3 // 4 - 3
     assert verified(signed(GOOD | {"pad": "x" * room})).user_id == "u1"
     long = signed(GOOD | {"pad": "x" * (room + 10)})
-    assert len(long) > MAX_TOKEN_BYTES
+    assert len(long) > MAX_JWT_BYTES
     assert not looks_like_jwt(long)
     assert refusal(long) == "it is too long"
 
