@@ -122,6 +122,9 @@ class SlotKeeper:
         self._tasks = Tasks()
         self._ending: set[asyncio.Task[None]] = set()
         self._is_gone = asyncio.Event()
+        self._leaves = False
+        #: What the other routers of the site have that does not fit; empty: it fits, as far as is known.
+        self._differs = ""
         self._agreed = False
         self._agreed_at = float("-inf")
         self._why = ""
@@ -169,6 +172,7 @@ class SlotKeeper:
 
     async def leave(self) -> None:
         """Release all slots, for `LEAVE_S` at most."""
+        self._leaves = True
         self._run(self._machine.leave(self._loop.time(), clock.now_ms()))
         try:
             async with asyncio.timeout(LEAVE_S):
@@ -215,22 +219,44 @@ class SlotKeeper:
             return False
         if shape.slots != self._slots:
             raise StartError(
-                f"CLUSTER_SLOTS is {self._slots} here, and the other routers of this site have {shape.slots}: expected "
-                "the same number everywhere"
+                f"CLUSTER_SLOTS is {self._slots} here, and the other routers of this site have {shape.slots}, as the "
+                f"key `{SHAPE_KEY}` of the bucket of leases says: expected the same number everywhere"
             )
         self._agreed, self._agreed_at = True, self._loop.time()
         return True
 
     async def _agree_later(self) -> None:
-        """Ask again until there was a reply; afterwards see that the shape is still there."""
-        if self._agreed and self._loop.time() - self._agreed_at < SHAPE_AGAIN_S:
+        """Ask again until there was a reply; afterwards see that the shape is still there, and fits.
+
+        While it does not, this process has no slots: a stream would be in another slot for it than for others.
+        """
+        if self._leaves or (self._agreed and self._loop.time() - self._agreed_at < SHAPE_AGAIN_S):
             return
         try:
-            if not await self._agree() and not self._agreed:
-                self._log_shape(f"the key-value store of the cluster cannot be used: {self._why}")
+            is_known = await self._agree()
         except StartError as error:
-            self._run(self._machine.leave(self._loop.time(), clock.now_ms()))
-            self._log_shape(f"this process takes no slot: {error}")
+            self._step_aside(str(error))
+            return
+        if not is_known and not self._agreed:
+            self._log_shape(f"the key-value store of the cluster cannot be used: {self._why}")
+        if is_known and self._differs and not self._leaves:
+            self._differs = ""
+            self._is_gone.clear()
+            _log.info("this process takes slots again: the number of slots fits", slots=self._slots)
+            self._run(self._machine.come_back(self._loop.time(), clock.now_ms()))
+
+    def _step_aside(self, differs: str) -> None:
+        """Release all slots, and take none while the shape is another one."""
+        if self._leaves:
+            return
+        text = f"this process takes no slot while that lasts: {differs}"
+        if differs == self._differs:
+            self._log_shape(text)
+            return
+        self._differs, self._shape_logged_at = differs, self._loop.time()
+        _log.error(text)
+        now = self._loop.time()
+        self._run(self._machine.leave(now, clock.now_ms(), "the other routers of the site have another CLUSTER_SLOTS"))
 
     def _log_shape(self, text: str) -> None:
         now = self._loop.time()

@@ -269,13 +269,19 @@ class LeaseMachine:
             state.barred_until = now + SPURNED_S
         return commands + self._run(now, now_ms)
 
-    def leave(self, now: float, now_ms: int) -> list[Command]:
-        """Release all slots and take none any more: the process ends."""
+    def leave(self, now: float, now_ms: int, why: str = "this process ends") -> list[Command]:
+        """Release all slots and take none any more: the process ends, or is not to have any before `come_back`."""
         commands = self._expire(now)
         self.leaving = True
         for slot, state in enumerate(self.slots):
             if state.role is Role.HELD:
-                commands.append(self._go(slot, state, "", "this process ends"))
+                commands.append(self._go(slot, state, "", why))
+        return [*commands, *self._run(now, now_ms), self._beat(now)]
+
+    def come_back(self, now: float, now_ms: int) -> list[Command]:
+        """Take slots again after `leave`: it has listened all the time."""
+        commands = self._expire(now)
+        self.leaving = False
         return [*commands, *self._run(now, now_ms), self._beat(now)]
 
     # ── what follows ─────────────────────────────────────────────────────────────────────────────────────────────

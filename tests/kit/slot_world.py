@@ -50,6 +50,8 @@ class Node:
     deaf_until: float = 0.0
     cut_until: float = 0.0
     restart_at: float = float("inf")
+    #: When a process that was told to leave may have slots again.
+    back_at: float = float("inf")
     #: What happens to its next request.
     fate: tuple[str, float] | None = None
     #: Beats that wait while it is paused.
@@ -132,6 +134,11 @@ class World:
         node.alive, node.running, node.inbox = False, {}, []
         node.restart_at = self.now + restart_s
 
+    def step_aside(self, node: Node, seconds: float) -> None:
+        """The process releases its slots and takes none for so long, as while the number of slots differs."""
+        node.back_at = self.now + seconds
+        self.run(node, node.machine.leave(self.now, self.ms(node)))
+
     def lose_store(self) -> None:
         """The bucket is deleted; revisions begin at 1 again."""
         self.kv, self.seq, self.lost_at = {}, 0, self.now
@@ -158,6 +165,9 @@ class World:
                 continue
             if self.led_at is not None:
                 node.machine.leader_seen(index in self.led_at, self.now)
+            if node.back_at <= self.now:
+                node.back_at = float("inf")
+                self.run(node, node.machine.come_back(self.now, self.ms(node)))
             self.speak(node)  # before its tick, as after a pause: what waits in its sockets may be handled first
             inbox, node.inbox = node.inbox, []
             for beat in inbox:
@@ -324,6 +334,7 @@ class World:
             m = node.machine
             nodes.append((
                 tuple(node.running.items()), left(node.paused_until), left(node.deaf_until), left(node.cut_until),
+                left(node.back_at),
                 node.fate, age(m.began, 4), age(m._beat_at, 1), m.leaving, len(node.inbox),
                 m.leader_here, m._leader_moved_at is not None and age(m._leader_moved_at, LEADER_STEADY_S),
                 tuple((age(node.confirmed[s], 11)) for s in node.running if s in node.confirmed),

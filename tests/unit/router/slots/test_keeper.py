@@ -198,7 +198,7 @@ async def test_a_store_that_is_away_at_the_start_is_waited_for(site: Site, monke
     await site.all_run(1)
 
 
-async def test_another_number_that_is_found_later_lets_it_take_nothing(
+async def test_another_number_that_is_found_later_lets_it_take_nothing_until_it_fits(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeper_module, "SHAPE_WAIT_S", 0.0)
@@ -209,6 +209,47 @@ async def test_another_number_that_is_found_later_lets_it_take_nothing(
     site.store.down = False
     await eventually(lambda: keeper._machine.leaving, what="it takes part")
     assert not site.running
+    await _change(site, Shape(1))
+    await site.all_run(1)
+
+
+async def test_while_the_number_differs_nobody_has_slots_and_afterwards_they_have_them_again(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keepers = [await site.start("a"), await site.start("b")]
+    await eventually(lambda: site.slots_of("a") and site.slots_of("b"), 60, what="the slots are not shared")
+    epochs = {each.slot: each.epoch for each in site.running}
+    await _change(site, Shape(4))
+    await eventually(lambda: not site.running, 60, what="a router goes on")
+    assert all(keeper.held == [] for keeper in keepers)
+    await asyncio.sleep(100)
+    assert not site.running
+    told = capsys.readouterr().out
+    assert "CLUSTER_SLOTS is 2 here, and the other routers of this site have 4" in told
+    assert told.count("takes no slot while that lasts") == 4, "each process, at once and again after a minute"
+    assert "the other routers of the site have another CLUSTER_SLOTS" in told
+    await _change(site, Shape(2))
+    await site.all_run()
+    assert all(each.epoch > epochs[each.slot] for each in site.running)
+    assert capsys.readouterr().out.count("takes slots again") == 2
+    await keepers[0].leave()
+    assert keepers[0].held == [], "it does not wait for the release of its slots any more"
+
+
+async def test_a_process_that_ends_does_not_come_back_because_the_number_fits(site: Site) -> None:
+    keeper = await site.start("a")
+    await site.all_run()
+    await _change(site, Shape(4))
+    await eventually(lambda: not site.running, 60, what="a router goes on")
+    await keeper.leave()
+    await _change(site, Shape(2))
+    await asyncio.sleep(60)
+    assert not site.running
+
+
+async def _change(site: Site, shape: Shape) -> None:
+    found = await site.store.read("cluster")
+    await site.store.compare_and_set("cluster", encode(shape), found.revision)
 
 
 async def _stored(site: Site, shape: Shape) -> object:

@@ -370,6 +370,7 @@ def test_any_order_of_events_leaves_the_machine_whole(data: st.DataObject) -> No
         "stopped": lambda: machine.stopped(0, now, 200),
         "release": lambda: machine.release(0, now, 200),
         "leave": lambda: machine.leave(now, 200),
+        "come back": lambda: machine.come_back(now, 200),
     }  # fmt: skip
     running: dict[int, int] = {}
     for name in data.draw(st.lists(st.sampled_from(sorted(events)), max_size=40)):

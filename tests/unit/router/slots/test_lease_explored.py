@@ -72,6 +72,13 @@ def leave(node: int, world: World) -> None:
         world.crash(one, 2.0)
 
 
+def step_aside(node: int, seconds: float, world: World) -> None:
+    """It has no slots for a while, and lives on: the number of slots in the store is another one."""
+    one = world.nodes[node]
+    if one.alive and one.paused_until <= world.now:
+        world.step_aside(one, seconds)
+
+
 def few() -> list[Fault]:
     """The faults of the short run, of each process."""
     found: list[Fault] = [lose_store]
@@ -88,7 +95,7 @@ def many() -> list[Fault]:
         found += [partial(fate, node, LOST, 0), partial(fate, node, REPLY_LATE, 1.5), partial(fate, node, LATE, 4.5)]
         found += [partial(cut, node, 5.0), partial(cut, node, 12.0), partial(cut_member, node, 6.0)]
         found += [partial(crash, node, 0.5), partial(crash, node, 99.0), partial(deafen, node, 12.0)]
-        found += [partial(pause, node, 3.0), partial(isolate, node, 5.0)]
+        found += [partial(pause, node, 3.0), partial(isolate, node, 5.0), partial(step_aside, node, 3.0)]
     return found
 
 
@@ -187,6 +194,14 @@ def test_who_slept_while_the_store_was_lost_takes_nothing_by_an_old_revision() -
     assert explore(faults, [2.0, 4.5], most=2, nodes=3) > 500
     long: list[Fault] = [partial(isolate, 0, 12.0), partial(pause, 1, 12.0), lose_store]
     assert explore(long, TIMES, most=3, skews_ms=(0, 600_000)) > 500
+
+
+def test_processes_that_step_aside_and_come_back_break_no_promise() -> None:
+    faults: list[Fault] = [lose_store]
+    for node in (0, 1):
+        faults += [partial(step_aside, node, 0.5), partial(step_aside, node, 6.0), partial(fate, node, LATE, 2.5)]
+        faults += [partial(pause, node, 5.0), partial(crash, node, 3.0)]
+    assert explore(faults, [2.0, 2.5, 7.0], most=2) > 2000
 
 
 @pytest.mark.skipif(not DEEP, reason=of_target("test-thorough"))
