@@ -18,7 +18,7 @@ from watchout.common.alerts.model import STREAM_ID, AlertFault
 from watchout.common.bus.frames import decode_frame
 from watchout.common.bus.messages import MAX_COVERAGE_ROWS, BadFrame, CoverageReport
 from watchout.common.errors import BusError
-from watchout.common.media.frames import Frame, FrameFault
+from watchout.common.media.frames import Frame, FrameFault, name_fault
 from watchout.common.metrics import Metrics
 from watchout.common.service import Tasks
 from watchout.common.supervisor import Alarm, Periodic
@@ -200,7 +200,9 @@ class Dispatcher:
         self._metrics.count(metric_names.FRAMES_UNDECODABLE)
         if frame.declared_opaque or frame.stream_id in self._bad_streams:
             return
-        if self._report(BadFrame(stream=frame.stream_id, frame_id=frame.frame_id, reason=reason[:1024])):
+        if self._report(
+            BadFrame(stream=frame.stream_id, frame_id=frame.frame_id, reason=name_fault(frame.frame_id, reason)[:1024])
+        ):
             self._bad_streams[frame.stream_id] = None
             if len(self._bad_streams) > MAX_BAD_STREAMS:
                 del self._bad_streams[next(iter(self._bad_streams))]

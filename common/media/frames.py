@@ -63,6 +63,7 @@ _WHITE_SPACE: Final = b" \t\r\n\f"
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 
+_NAMED: Final = re.compile(r"frame (\d{1,10}): ")
 #: See `Frame.json_message`.
 MakeMessage = Callable[[bytes, int, int, bytes, int, int, bytes], bytes]
 
@@ -562,6 +563,17 @@ def parse_binary(data: bytes) -> BinaryFrame:
         if not STREAM_ID.match(stream_id):
             raise FrameFault(f"stream id {stream_id[:40]!a}, expected 1 to 128 of A-Z a-z 0-9 _ . : -")
     return BinaryFrame(stream_id, frame_id, timestamp or None, BY_NUMBER[codec], data[at:])
+
+
+def name_fault(frame_id: int, fault: str) -> str:
+    """Return what is wrong with a frame in a text that names it."""
+    return f"frame {frame_id}: {fault}"
+
+
+def named_frame(text: str) -> int | None:
+    """Return the id of the frame that a text of `name_fault` names; None: it names none."""
+    found = _NAMED.match(text)
+    return None if found is None else int(found[1])
 
 
 def timestamp_of_binary(data: bytes) -> int | None:

@@ -130,6 +130,7 @@ class PublishFrame(msgspec.Struct, frozen=True, gc=False):
 
     The picture is either `picture`, with its `codec`, or the JSON string token `text`, quotes included. `more`: further
     fields of the message as JSON members, each with a comma before it. `timestamp` in milliseconds since the epoch.
+    `request_id`: the message's, for an error about the frame.
     """
 
     text: bytes | None
@@ -137,6 +138,7 @@ class PublishFrame(msgspec.Struct, frozen=True, gc=False):
     codec: Codec | None
     timestamp: int
     more: bytes = b""
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -321,6 +321,8 @@ class ClientHandler:
     def _publish_frame(self, command: PublishFrame, now: float, clock_ms: int) -> None:
         if self.publication is not None:
             self.publication.began_at = now
+            if command.request_id is not None:
+                self.publication.remember_request(command.request_id)
             self._context.hub.delivery.on_frame(
                 self.publication,
                 text=command.text,

@@ -231,7 +231,7 @@ class ClientProtocol(SubscribingReplies):
             case wire.VideoFrame():
                 self._check_frame(message.stream_id)
                 timestamp = now_ms if message.timestamp is None else int(message.timestamp)
-                return [PublishFrame(message.data, None, None, timestamp, more=message.more)]
+                return [PublishFrame(message.data, None, None, timestamp, message.more, message.request_id)]
             case wire.Ack():
                 self._require_path(SocketPath.SUBSCRIBE, "ack")
                 subscription = self._subscriptions.get(message.stream_id)

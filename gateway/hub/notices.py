@@ -6,7 +6,7 @@ from typing import Final
 
 from watchout.common.bus.messages import BadFrame, ErrorForPublisher
 from watchout.common.errors import ErrorCode
-from watchout.common.media.frames import Frame
+from watchout.common.media.frames import Frame, name_fault, named_frame
 from watchout.gateway import wire
 from watchout.gateway.hub.demand import Wanted, combine
 from watchout.gateway.hub.streams import Publication, StreamTable
@@ -72,25 +72,28 @@ class PublisherNotices:
         """Handle the router's message that another process could not use a frame of a publisher here."""
         publication = self._table.publications.get(message.stream)
         if publication is not None:
-            self._send_error(publication, ErrorCode(message.code), message.message, now_ms)
+            frame_id = named_frame(message.message)
+            self._send_error(publication, ErrorCode(message.code), message.message, frame_id, now_ms)
 
     def _report(self, stream_id: str, term: int, frame_id: int, reason: str, now_ms: int) -> BadFrame | None:
         publication = self._table.publications.get(stream_id)
         if publication is not None:
-            self._send_error(publication, ErrorCode.INVALID_MESSAGE, f"frame {frame_id}: {reason}", now_ms)
+            text = name_fault(frame_id, reason)
+            self._send_error(publication, ErrorCode.INVALID_MESSAGE, text, frame_id, now_ms)
             return None
         stream = self._table.streams.get(stream_id)
         if stream is not None:
             if stream.undecodable_reported_term == term:
                 return None
             stream.undecodable_reported_term = term
-        return BadFrame(stream=stream_id, frame_id=frame_id, reason=reason[:MAX_REASON_CHARS])
+        return BadFrame(stream=stream_id, frame_id=frame_id, reason=name_fault(frame_id, reason)[:MAX_REASON_CHARS])
 
     @staticmethod
-    def _send_error(publication: Publication, code: ErrorCode, text: str, now_ms: int) -> None:
+    def _send_error(publication: Publication, code: ErrorCode, text: str, frame_id: int | None, now_ms: int) -> None:
         if not publication.undecodable_reported:
             publication.undecodable_reported = True
-            subject = wire.Subject(stream_id=publication.stream)
+            request_id = None if frame_id is None else publication.request_ids.get(frame_id)
+            subject = wire.Subject(request_id, publication.stream)
             publication.publisher.send_message(wire.error(code, text, now_ms, subject))
 
     def _wanted(self, publication: Publication) -> Wanted:

@@ -20,6 +20,8 @@ from watchout.gateway.model import Owner, StreamState
 CLOSED_KEPT_S: Final = 10.0
 #: Most closed streams whose state is kept; past it the oldest is forgotten.
 CLOSED_KEPT: Final = 20_000
+#: Most frames of a stream whose `requestId` is remembered.
+MAX_REQUEST_IDS: Final = 128
 
 #: Sends a frame to some of its publication's direct receivers.
 ToMembers = Callable[[Frame, "list[DirectReceiver]"], None]
@@ -110,6 +112,7 @@ class Publication:
         ended: It is over: another publisher has the stream, or none.
         alerts_told: Alerts that were sent to the publisher.
         peak_fps: Highest rate over some seconds so far.
+        request_ids: The `requestId` of the newest frames that had one, by frame id.
         frames_noted, noted_at: Frames in total when that was looked at last, and when, in seconds of the loop's clock.
     """
 
@@ -140,6 +143,7 @@ class Publication:
     peak_fps: float = 0.0
     frames_noted: int = 0
     noted_at: float = 0.0
+    request_ids: dict[int, str] = field(default_factory=dict)
     #: The stream's id in ASCII, and the beginning of the JSON message of each of its frames.
     name: bytes = field(init=False)
     json_head: bytes = field(init=False)
@@ -147,6 +151,12 @@ class Publication:
     def __post_init__(self) -> None:
         self.noted_at = self.last_frame_s
         self.name, self.json_head = self.stream.encode("ascii"), json_head(self.stream)
+
+    def remember_request(self, request_id: str) -> None:
+        """Remember the `requestId` of the next frame, for an error about it that may come later."""
+        while len(self.request_ids) >= MAX_REQUEST_IDS:
+            del self.request_ids[next(iter(self.request_ids))]
+        self.request_ids[self.next_frame_id] = request_id
 
     def set_receivers(self, named: Iterable[FrameReceiver], *, keep: bool) -> list[DirectReceiver]:
         """Replace the members that get frames directly; those that had them before keep their sampler.

@@ -181,9 +181,9 @@ async def test_frames_that_are_no_pictures_are_counted_and_reported_but_cost_no_
     camera = await clients.camera(url, alice)
     stream = await camera.register()
     for _ in range(200):
-        await camera.show("null")
+        await camera.show("null", requestId="bad")
     assert (await http(f"{url}/streams/{stream}/frame.jpg", token=alice)).status == 404
-    await camera.expect("error", code="INVALID_MESSAGE", streamId=stream)
+    await camera.expect("error", code="INVALID_MESSAGE", streamId=stream, requestId="bad")
     await camera.show()
 
     async def shown() -> bool:

@@ -15,6 +15,7 @@ from watchout.common.bus.messages import (
 )
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
+from watchout.gateway.hub.streams import MAX_REQUEST_IDS
 from watchout.gateway.model import Owner
 
 # ── demand ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -176,8 +177,38 @@ def test_a_camera_is_told_once_of_a_frame_that_is_wanted_as_a_picture_and_is_non
     assert [m["message"][:10] for m in phone.messages] == ["frame 2: d"]
 
 
+def test_the_error_carries_the_request_id_of_the_frame_wherever_it_was_noticed(harness: HubHarness) -> None:
+    for here in (True, False):
+        publication = harness.publish(phone := FakePublisher())
+        for request_id in ("a", "b", "c"):
+            publication.remember_request(request_id)
+            harness.frame(publication, text=b'"?"')
+        bad = publication.next_frame_id - 2
+        if here:
+            harness.hub.notices.on_undecodable(Frame("door", bad, 0, text=b'"?"'), "no", ms(0))
+        else:
+            elsewhere = HubHarness()
+            FakeViewer(elsewhere.hub).subscribe("door", "streaming", "ann")
+            told = elsewhere.hub.notices.on_undecodable(remote(bad), "no", ms(0))
+            assert told is not None
+            error = ErrorForPublisher(stream="door", code="INVALID_MESSAGE", message=told.reason)
+            harness.hub.notices.on_frame_refused(error, ms(0))
+        (message,) = phone.messages
+        assert (message["requestId"], message["message"]) == ("b", f"frame {bad}: no")
+        harness.hub.release(publication, ms(0))
+
+
+def test_the_request_ids_of_so_many_frames_are_known(harness: HubHarness) -> None:
+    publication = harness.publish(FakePublisher())
+    for number in range(MAX_REQUEST_IDS + 2):
+        publication.remember_request(str(number))
+        harness.frame(publication, text=b'"?"')
+    last = publication.next_frame_id - 1
+    assert publication.request_ids == {last - back: str(MAX_REQUEST_IDS + 1 - back) for back in range(MAX_REQUEST_IDS)}
+
+
 def test_of_a_camera_elsewhere_the_router_is_told(harness: HubHarness) -> None:
     FakeViewer(harness.hub).subscribe("door", "streaming", "ann")
     told = harness.hub.notices.on_undecodable(remote(7), "data is empty", ms(0))
-    assert told == BadFrame(stream="door", frame_id=7, reason="data is empty")
+    assert told == BadFrame(stream="door", frame_id=7, reason="frame 7: data is empty")
     harness.hub.notices.on_frame_refused(ErrorForPublisher(stream="door", code="INVALID_MESSAGE", message="x"), ms(0))
