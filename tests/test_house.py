@@ -37,6 +37,7 @@ PURE = (
     "common/bus/membership.py",
     "common/bus/transport.py",
     "common/bus/frames.py",
+    "common/bus/nats/denials.py",
     "common/bus/nats/parts.py",
     "common/bus/nats/sentences.py",
     "common/bus/nats/subjects.py",

@@ -62,7 +62,7 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
         router: The process.
         held: The slots that it runs the router of.
         released: Those that it released lately, so that nobody has to wait for its silence.
-        leaving: It ends, and takes no slot.
+        leaving: It takes no slot: it ends, or no member can reach it.
         name: Its name, for operators.
         host: Its machine, for operators.
         pid: Its process id, for operators; 0: it does not say.

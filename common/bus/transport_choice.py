@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 _log = log.get("common.bus.transport_choice")
 
 
-def router_transport(settings: Settings, slot: int = 0, open_mesh: OpenFrameMesh | None = None) -> OpenRouterTransport:
+def router_transport(
+    settings: Settings,
+    slot: int = 0,
+    open_mesh: OpenFrameMesh | None = None,
+    on_denied: Callable[[], None] | None = None,
+) -> OpenRouterTransport:
     """The router's end of one slot: NATS when `WATCHOUT_BUS` is set; else Unix sockets in `WATCHOUT_HOME`, and a TCP
     port when `ROUTER_LISTEN` is set.
 
@@ -38,6 +43,7 @@ def router_transport(settings: Settings, slot: int = 0, open_mesh: OpenFrameMesh
         settings: The router's settings.
         slot: The slot; without NATS there is one.
         open_mesh: Opens the part of the frame mesh, with NATS; None: one for this slot alone.
+        on_denied: Called when NATS denies the router its own subject: no member reaches it.
 
     Returns:
         What opens the transport. It raises `StartError` when a socket cannot be bound, when nats-py is not installed or
@@ -46,7 +52,7 @@ def router_transport(settings: Settings, slot: int = 0, open_mesh: OpenFrameMesh
 
     """
     if settings.bus:
-        return functools.partial(_open_nats_router, settings, slot, open_mesh or frame_mesh(settings))
+        return functools.partial(_open_nats_router, settings, slot, open_mesh or frame_mesh(settings), on_denied)
     return functools.partial(_open_router, settings)
 
 
@@ -145,6 +151,7 @@ def _open_nats_router(
     settings: Settings,
     slot: int,
     open_mesh: OpenFrameMesh,
+    on_denied: Callable[[], None] | None,
     *,
     on_control: Callable[[bytes, bytes], None],
     on_frame: Callable[[bytes], None],
@@ -153,7 +160,12 @@ def _open_nats_router(
     from watchout.common.bus.nats.router import NatsRouterTransport
 
     return NatsRouterTransport(
-        connection_of(settings, "router"), slot, open_mesh=open_mesh, on_control=on_control, on_frame=on_frame
+        connection_of(settings, "router"),
+        slot,
+        open_mesh=open_mesh,
+        on_control=on_control,
+        on_frame=on_frame,
+        on_denied=on_denied,
     )
 
 

@@ -121,7 +121,9 @@ class ClusterRouter:
                 shares=records("shares", "shared streams", 0.0),
                 escalations=records("escalations", "alerts that wait for their acknowledgement", WRITE_EVERY_S),
             ),
-            router_transport(self._settings, slot, self._mesh.of(slot)),
+            router_transport(
+                self._settings, slot, self._mesh.of(slot), on_denied=lambda: keeper.cannot_serve(slot, epoch)
+            ),
             on_later_epoch=lambda later: keeper.epoch_seen(slot, later),
             has_lease=lambda: keeper.has(slot, epoch),
             lease=lambda: self._report(keeper, slot),

@@ -22,7 +22,7 @@ from watchout.common.errors import StartError
 from watchout.common.process import about
 from watchout.common.service import Tasks
 from watchout.router.slots.commands import Command, CompareAndSet, Known, Read, SendBeat, StartRouter, StopRouter
-from watchout.router.slots.lease import SILENCE_S, LeaseMachine
+from watchout.router.slots.lease import SILENCE_S, SPURNED_S, LeaseMachine
 from watchout.router.slots.slot_state import Role
 
 #: Seconds between two ticks of the machine.
@@ -39,6 +39,8 @@ LOG_EVERY_S: Final = 60.0
 LEADER_EVERY_S: Final = 5.0
 #: Seconds that the router of a slot gets to write its records before the slot is released.
 STOP_S: Final = 1.0
+#: Seconds after which a slot is taken again whose router no member could reach, at first.
+UNREACHED_S: Final = 5.0
 #: Seconds that a process that ends waits for its slots to be released.
 LEAVE_S: Final = 2.0
 
@@ -86,6 +88,9 @@ class _Place:
     epoch: int | None = None
     tell: bool = False
     task: asyncio.Task[None] | None = None
+    #: How often in turn no member could reach its router here, and until when it is not taken for that.
+    unreached: int = 0
+    barred_until: float = float("-inf")
 
 
 class SlotKeeper:
@@ -204,6 +209,21 @@ class SlotKeeper:
         """Note that a member of a slot knows a later epoch than that of the slot's router."""
         self._run(self._machine.epoch_seen(slot, epoch, self._loop.time(), clock.now_ms()))
 
+    def cannot_serve(self, slot: int, epoch: int) -> None:
+        """Release a slot whose router here no member reaches, so that another process takes it.
+
+        This one takes none for `UNREACHED_S`, which doubles each time, up to `SPURNED_S`, and then tries again.
+        """
+        place, now = self._places[slot], self._loop.time()
+        if place.wanted != epoch:
+            return
+        if now - place.barred_until > SPURNED_S:
+            place.unreached = 0
+        pause_s = min(SPURNED_S, UNREACHED_S * 2**place.unreached)
+        place.unreached, place.barred_until = min(place.unreached + 1, 10), now + pause_s
+        why = "no member can reach its router here"
+        self._run(self._machine.release(slot, now, clock.now_ms(), why, barred_s=pause_s))
+
     # ── the shape of the cluster ─────────────────────────────────────────────────────────────────────────────────
 
     async def _agree(self) -> bool:
@@ -305,8 +325,10 @@ class SlotKeeper:
 
     def _described(self, beat: Beat) -> Beat:
         """Return a beat with what operators want to know of this process."""
-        up_s = round(max(0.0, self._loop.time() - self._began_at), 1)
-        return msgspec.structs.replace(beat, pid=os.getpid(), version=about.VERSION, up_s=up_s)
+        now = self._loop.time()
+        up_s = round(max(0.0, now - self._began_at), 1)
+        takes_none = beat.leaving or any(now < place.barred_until for place in self._places)
+        return msgspec.structs.replace(beat, pid=os.getpid(), version=about.VERSION, up_s=up_s, leaving=takes_none)
 
     async def _read(self, command: Read) -> None:
         try:

@@ -260,13 +260,21 @@ class LeaseMachine:
         state.stopped = state.role is Role.GOING
         return commands + self._run(now, now_ms)
 
-    def release(self, slot: int, now: float, now_ms: int) -> list[Command]:
-        """Release a slot of which the router cannot run here; this process does not take it for `SPURNED_S`."""
+    def release(
+        self,
+        slot: int,
+        now: float,
+        now_ms: int,
+        why: str = "its router cannot run here",
+        *,
+        barred_s: float = SPURNED_S,
+    ) -> list[Command]:
+        """Release a slot of which the router is of no use here; this process does not take it for `barred_s`."""
         commands = self._expire(now)
         state = self.slots[slot]
         if state.role is Role.HELD:
-            commands.append(self._go(slot, state, "", "its router cannot run here"))
-            state.barred_until = now + SPURNED_S
+            commands.append(self._go(slot, state, "", why))
+            state.barred_until = now + barred_s
         return commands + self._run(now, now_ms)
 
     def leave(self, now: float, now_ms: int, why: str = "this process ends") -> list[Command]:

@@ -19,6 +19,7 @@ from nats.errors import SlowConsumerError
 from watchout.common import log, supervisor
 from watchout.common.bus import server_connections
 from watchout.common.bus.nats import sentences
+from watchout.common.bus.nats.denials import Denials
 from watchout.common.bus.nats.dialing import DialedClient, Dialer, DialError, close_surely, describe
 from watchout.common.bus.nats.homeward import FLUSH_S, Homeward
 from watchout.common.bus.nats.line import Line, cancelled
@@ -39,6 +40,10 @@ LAST_PAUSE_S: Final = 0.5
 LEAVE_WITHIN_S: Final = 0.5
 #: A process that hears no router for this time, and up to half of it more, looks for one at another server, in seconds.
 UNHEARD_S: Final = 10.0
+#: A connection over which a subscription is denied is made anew after this time, in seconds: doubled each time, up to
+#: the last, while that stays so.
+FIRST_DENIED_S: Final = 5.0
+LAST_DENIED_S: Final = 60.0
 #: No connection is logged after this time for the first time, in seconds.
 MISSING_AFTER_S: Final = 1.0
 
@@ -76,7 +81,8 @@ class NatsConnection:
         self._why = "the first connection is being made"
         self._outage = OutageLog()
         self._lost_at = self._loop.time()
-        self._denied: dict[str, str] = {}
+        self._denials = Denials()
+        self._denied_in_turn = 0
         self._users = 1
         self._heard_at = self._lost_at
         self._patience_s = UNHEARD_S * (1 + random.random() / 2)
@@ -115,7 +121,7 @@ class NatsConnection:
         """Return why there is no connection, or what the user of this process may not do; empty: all is well."""
         if self._client is None:
             return self._why
-        return next(iter(self._denied.values()), "")
+        return self._denials.explain()
 
     def heard(self) -> None:
         """Record that a router was heard over this connection."""
@@ -157,18 +163,21 @@ class NatsConnection:
         self._something_waits.set()
         return True
 
-    def subscribe(self, subject: str, on_message: Callable[[Msg], None]) -> NatsSubscription:
+    def subscribe(
+        self, subject: str, on_message: Callable[[Msg], None], on_denied: Callable[[], None] | None = None
+    ) -> NatsSubscription:
         """Receive what is published to a subject, now and after each loss of the connection.
 
         Args:
             subject: The subject, with wildcards.
             on_message: Called with each message.
+            on_denied: Called when the server denies it, which it may do at any time; it is subscribed to again later.
 
         Returns:
             The subscription, which has to be closed.
 
         """
-        return self._subscriptions.add(subject, on_message)
+        return self._subscriptions.add(subject, on_message, on_denied)
 
     def on_connected(self, call: Callable[[], None]) -> None:
         """Call a function after each connection, when all subscriptions are in force; not for the present one.
@@ -255,10 +264,12 @@ class NatsConnection:
 
     async def _serve(self, line: Line) -> None:
         """Subscribe, then use the connection, and each one that takes its place, until the last one ends."""
-        self._denied.clear()
+        self._denials.clear()
         client = line.client
         await self._subscriptions.begin(client)
         await client.flush(FLUSH_S)
+        if not line.denied:
+            self._denied_in_turn = 0
         self._client = client
         self.heard()
         if self._outage.recovered():
@@ -276,7 +287,7 @@ class NatsConnection:
         client = line.client
         start = self._loop.create_task
         writer = start(self._write(client), name="messages to NATS")
-        others = [start(_wait(line.over))]
+        others = [start(_wait(line.over)), start(self._leave_denied(line))]
         if client.is_here:
             self._homeward.plan.there(self._loop.time())
         else:
@@ -292,6 +303,28 @@ class NatsConnection:
         finally:
             await cancelled(writer, *others, *lingering)
         return None
+
+    async def _leave_denied(self, line: Line) -> None:
+        """Leave a line over which a subscription is denied, after a while: it may be permitted again, or elsewhere.
+
+        A server drops a subscription when its configuration changes, and does not take it up when it changes back.
+        """
+        is_wanted = False
+        while not is_wanted:
+            await line.is_denied.wait()
+            turn, self._denied_in_turn = self._denied_in_turn, self._denied_in_turn + 1
+            await asyncio.sleep(
+                backoff_s(turn, first_s=FIRST_DENIED_S, most_s=LAST_DENIED_S, chance=random.random())
+            )  # fmt: skip
+            is_wanted = any(self._subscriptions.of(each) or self._is_inbox(each) for each in line.denied)
+            if not is_wanted:
+                line.forgive()
+        _log.info("what was denied is tried over a new connection", server=self.server)
+        self._leave(line)
+
+    def _is_inbox(self, subject: str) -> bool:
+        """Whether a subject, in small letters, is one for replies of NATS itself."""
+        return subject.startswith(f"{self.subjects.inbox().lower()}.")
 
     def _take(self, line: Line) -> None:
         """Use another connection in place of the present one, which is not ended here."""
@@ -336,15 +369,23 @@ class NatsConnection:
 
     # ── what nats-py calls ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def _on_error(self, error: Exception) -> None:
+    async def _on_error(self, line: Line, error: Exception) -> None:
         if isinstance(error, SlowConsumerError):
             self.dropped += 1
             supervisor.current().failed("reading of the bus", error)
             return
-        denied = sentences.of_permission(str(error))
-        if denied is not None and denied[1] not in self._denied:
-            sentence = self._denied[denied[1]] = sentences.permission(*denied)
+        found = sentences.of_permission(str(error))
+        if found is None:
+            return
+        what, subject = found
+        if what == "subscription":
+            line.deny(subject)
+        if line is not self._line:
+            return  # of a server that may be used later
+        if (sentence := self._denials.note(what, subject)) is not None:
             _log.error("the bus lacks a permission", reason=sentence)
+        if what == "subscription":
+            self._subscriptions.denied(subject)
 
     def _on_leaving(self, line: Line) -> None:
         if line is self._line and self._leaving is None:

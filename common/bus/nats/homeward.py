@@ -136,7 +136,7 @@ class Homeward:
             await own.client.flush(FLUSH_S)
             await asyncio.sleep(OVERLAP_S)
             async with self._writing:  # what is published meanwhile waits
-                if subscriptions.is_full or not own.is_good or not used.is_good:
+                if subscriptions.is_full or not own.is_good or not used.is_good or own.denied - used.denied:
                     return False
                 if not subscriptions.turn_to(own.client):
                     continue

@@ -28,6 +28,7 @@ class NatsRouterTransport:
         open_mesh: Opens the part of the frame mesh.
         on_control: Called with (member id, message).
         on_frame: Called with each frame of a member.
+        on_denied: Called when NATS denies this router its own subject: no member reaches it.
 
     """
 
@@ -39,6 +40,7 @@ class NatsRouterTransport:
         open_mesh: OpenFrameMesh,
         on_control: Callable[[bytes, bytes], None],
         on_frame: Callable[[bytes], None],
+        on_denied: Callable[[], None] | None = None,
     ) -> None:
         self._connection = connection
         self._slot = slot
@@ -50,7 +52,7 @@ class NatsRouterTransport:
         self._malformed = 0
         self._dropped = 0
         self._to_all: bytes | None = None
-        self._subscription = connection.subscribe(connection.subjects.of_router(slot), self._on_message)
+        self._subscription = connection.subscribe(connection.subjects.of_router(slot), self._on_message, on_denied)
         connection.on_connected(self._broadcast_late)
 
     @property

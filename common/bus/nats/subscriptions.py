@@ -29,13 +29,21 @@ class NatsSubscription:
         owner: The subscriptions of the connection.
         subject: The subject, with wildcards.
         on_message: Called with each message.
+        on_denied: Called when the server in use denies it.
 
     """
 
-    def __init__(self, owner: Subscriptions, subject: str, on_message: Callable[[Msg], None]) -> None:
+    def __init__(
+        self,
+        owner: Subscriptions,
+        subject: str,
+        on_message: Callable[[Msg], None],
+        on_denied: Callable[[], None] | None,
+    ) -> None:
         self._owner = owner
         self.subject = subject
         self._on_message = on_message
+        self.on_denied = on_denied
         #: What nats-py made of it at each client; None: it is being made.
         self.at: dict[Client, Subscription | None] = {}
 
@@ -87,15 +95,18 @@ class Subscriptions:
         """
         return subscription in self._all
 
-    def add(self, subject: str, on_message: Callable[[Msg], None]) -> NatsSubscription:
+    def add(
+        self, subject: str, on_message: Callable[[Msg], None], on_denied: Callable[[], None] | None = None
+    ) -> NatsSubscription:
         """Return a new subscription, in force soon.
 
         Args:
             subject: The subject, with wildcards.
             on_message: Called with each message.
+            on_denied: Called when the server in use denies it.
 
         """
-        made = NatsSubscription(self, subject, on_message)
+        made = NatsSubscription(self, subject, on_message, on_denied)
         self._all[made] = None
         for client in self._clients:
             in_background(self._subscribe(client, made))
@@ -113,6 +124,27 @@ class Subscriptions:
             for each in subscription.at.values():
                 if each is not None:
                     in_background(_unsubscribe(each))
+
+    def of(self, subject: str) -> list[NatsSubscription]:
+        """Return the subscriptions of a subject.
+
+        Args:
+            subject: The subject, as a server's error has it: in small letters.
+
+        """
+        return [each for each in self._all if each.subject.lower() == subject]
+
+    def denied(self, subject: str) -> None:
+        """Tell who subscribed that the server in use denies it.
+
+        Args:
+            subject: The subject, as for `of`.
+
+        """
+        for each in self.of(subject):
+            if each.on_denied is not None:
+                with supervisor.current().guarding("a denied subscription"):
+                    each.on_denied()
 
     # ── connections ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -14,17 +14,17 @@ import pytest
 from nats.errors import Error as NatsError
 
 from tests.kit.clients import eventually
-from tests.kit.nats_servers import NatsServer, NatsSite, make_site
+from tests.kit.nats_servers import JETSTREAM, NatsServer, NatsSite, make_site
 from tests.kit.nats_slots import COMES_S, SHARED_S, SlotHouse, Word, stream_of
 from tests.kit.processes import Watchout
 from watchout.common.bus.messages import Claim, CreateShare, QueryReply
-from watchout.common.bus.nats import dialing
+from watchout.common.bus.nats import connection, dialing
 from watchout.common.bus.nats.kv import NatsClusterLink, NatsKeyValue
 from watchout.common.errors import RouterUnavailable, StartError
 from watchout.ctl.doctor.checks.ports import check_ports
 from watchout.ctl.doctor.checks.processes import probe_processes
 from watchout.router import handler
-from watchout.router.slots import bucket_copies, bucket_leaders, cluster
+from watchout.router.slots import bucket_copies, bucket_leaders, cluster, keeper
 from watchout.router.slots.cluster import ClusterRouter
 from watchout.router.slots.keeper import SlotKeeper
 from watchout.router.slots.kv_records import KvRecords
@@ -244,6 +244,40 @@ async def ended(server: NatsServer) -> None:
     server.signal(signal.SIGUSR2)
     await eventually(lambda: asyncio.to_thread(server.is_left), COMES_S, "clients stay")
     await asyncio.to_thread(server.stop)
+
+
+async def test_a_router_whose_subject_is_denied_does_not_keep_its_slots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its leases would go on, as it can write them; no member could reach it."""
+    monkeypatch.setattr(connection, "FIRST_DENIED_S", 0.2)
+    monkeypatch.setattr(keeper, "UNREACHED_S", 0.2)
+
+    def users(first: str) -> str:
+        rights = (f'publish: [">"], subscribe: [{each}]' for each in (first, '">"'))
+        users = (f"{{ user: u{n}, password: p, permissions: {{ {each} }} }}" for n, each in enumerate(rights))
+        return f"{JETSTREAM}\nauthorization {{ users: [ {', '.join(users)} ] }}\nno_auth_user: u1\n"
+
+    nats = make_site(1, users('">"'), jetstream=False)
+    house = SlotHouse(nats, tmp_path)
+    try:
+        nats.start()
+        await house.add_member()
+        first = await house.add_router(WATCHOUT_BUS=nats.url_of("u0", "p"))
+        await house.whole()
+        assert set(house.keeper(first).held) == {0, 1}
+        second = await house.add_router()
+        some = ", ".join(f'"{house.name}.{each}"' for each in ("inbox.>", "slots"))
+        nats.servers[0].reload(users(some))
+        await eventually(lambda: len(house.keeper(second).held) == 2, COMES_S, "the other one does not take over")
+        await house.claims()
+        nats.servers[0].reload(users('">"'))
+        await house.keeper(second).leave()
+        await eventually(lambda: len(house.keeper(first).held) == 2, HEALED_S, "it stays away")
+        await house.claims()
+    finally:
+        await house.close()
+        nats.remove()
 
 
 async def test_a_rolling_restart_costs_no_lease(house: SlotHouse, nats: NatsSite) -> None:

@@ -127,6 +127,43 @@ async def test_a_later_epoch_of_a_member_begins_the_router_anew(site: Site) -> N
     assert site.entry(0).epoch == site.running[0].epoch
 
 
+async def test_a_router_that_no_member_reaches_gives_its_slot_to_another_process_and_has_it_later(site: Site) -> None:
+    first = await site.start("a", slots=1)
+    await site.all_run(1)
+    (former,) = site.running
+    first.cannot_serve(0, former.epoch - 1)
+    assert first.held == [0], "that was an earlier router"
+    second = await site.start("b", slots=1)
+    beats: dict[str, bool] = {}
+
+    def hear(data: bytes) -> None:
+        beat = decode_beat(data)
+        assert beat is not None
+        beats[beat.router[0]] = beat.leaving
+
+    site.beats.open(hear)
+    first.cannot_serve(0, former.epoch)
+    await eventually(lambda: site.slots_of("b") == {0}, what="nobody took over")
+    await eventually(lambda: beats == {"a": True, "b": False}, what="it may be given a slot")
+    now = asyncio.get_running_loop().time
+    pauses: list[float] = []
+    await second.leave()
+    for _ in range(7):  # alone now: again and again, later each time
+        began = now()
+        await eventually(lambda: site.slots_of("a") == {0}, 200, "it does not try again")
+        pauses.append(round(now() - began))
+        first.cannot_serve(0, site.running[0].epoch)
+        assert not site.running
+    assert pauses[1:] == [10, 20, 40, 60, 60, 60]
+    await eventually(lambda: site.slots_of("a") == {0}, 200)
+    await asyncio.sleep(200)
+    assert beats["a"] is False
+    first.cannot_serve(0, site.running[0].epoch)
+    began = now()
+    await eventually(lambda: site.slots_of("a") == {0}, 200)
+    assert now() - began < 8, "it was reached for minutes"
+
+
 async def test_its_beats_say_whether_the_leader_of_the_store_is_on_its_host(site: Site) -> None:
     said: list[bool] = []
 

@@ -250,6 +250,44 @@ async def test_a_permission_that_is_missing_is_told_with_its_subject(
     assert subscriber.connected
 
 
+def user_of(subscribe: str) -> str:
+    """The configuration of one user, without a password, who may publish anything and subscribe to this."""
+    return (
+        f'authorization {{ users: [ {{ user: u, password: p, permissions: {{ publish: ">", subscribe: [{subscribe}] }} '
+        "} ] }\nno_auth_user: u"
+    )
+
+
+async def test_a_subscription_that_was_denied_for_a_while_is_made_again(
+    start_nats: Callable[..., NatsSite], connect: Callable[..., NatsConnection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that reads its configuration drops what is not permitted any more, and does not take it up again."""
+    monkeypatch.setattr(connection_module, "FIRST_DENIED_S", 0.2)
+    monkeypatch.setattr(connection_module, "LAST_DENIED_S", 0.4)
+    (server,) = start_nats(1, user_of('">"'), jetstream=False).servers
+    each, sender = connect(settings(server.url)), connect(settings(server.url), "router")
+    got: list[str] = []
+    denied: list[int] = []
+    calls: list[int] = []
+    each.subscribe("Some.1", lambda message: got.append(message.subject), lambda: denied.append(1))
+    unwanted = each.subscribe("other.1", lambda _: None, lambda: (denied.append(2), unwanted.close()))
+    each.on_connected(lambda: calls.append(1))
+    await connected(each)
+    await connected(sender)
+    server.reload(user_of('"other.*"'))
+    await eventually(lambda: len(denied) > 3, COMES_S, "it is not tried again, or nobody is told")
+    assert len(calls) > 2, "over a new connection"
+    await explains(each, "not to subscribe to some.1")
+    server.reload(user_of('">"'))
+    await eventually(lambda: sender.publish("Some.1", b"") and got, COMES_S, "nothing comes")
+    before, line = len(calls), each._line
+    assert line is not None
+    server.reload(user_of('"Some.*"'))
+    await eventually(lambda: 2 in denied, COMES_S)
+    await eventually(lambda: not line.is_denied.is_set(), COMES_S, "what nobody wants is not forgotten")
+    assert len(calls) == before, "nobody wants it any more: the connection stays"
+
+
 # ── one connection, its bounds and its end ───────────────────────────────────────────────────────────────────────────
 
 

@@ -166,6 +166,24 @@ async def test_what_is_subscribed_on_the_way_back_gets_each_message_once_and_in_
         assert mine == list(range(mine[0], mine[-1] + 1) if mine else ())
 
 
+async def test_an_own_server_that_denies_what_the_used_one_permits_is_not_gone_back_to(
+    site: NatsSite, connect: Callable[..., NatsConnection]
+) -> None:
+    own = site.servers[0]
+    each, _ = await away_from_home(site, connect)
+    each.subscribe("to.it", lambda _: None)
+    permissive, rights = own.config, '{ subscribe: { deny: "to.it" } }'
+    own.config = f"authorization {{ users: [ {{ user: u, password: p, permissions: {rights} }} ] }}\nno_auth_user: u"
+    try:
+        await asyncio.to_thread(site.start)
+        before = each._homeward.plan.failures
+        await eventually(lambda: each._homeward.plan.failures >= before + 2, COMES_S, "it does not try")
+        assert each.server != own.url
+    finally:
+        own.reload(permissive)
+    await uses(each, own)
+
+
 async def test_requests_under_way_are_answered_over_the_former_connection(
     site: NatsSite, connect: Callable[..., NatsConnection]
 ) -> None:
