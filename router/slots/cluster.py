@@ -21,6 +21,7 @@ from watchout.router.slots.bucket_leaders import BucketLeaders
 from watchout.router.slots.keeper import SlotKeeper
 from watchout.router.slots.kv_records import KvRecords
 from watchout.router.slots.kv_reservations import KvReservations
+from watchout.router.slots.record_layout import RecordLayout
 from watchout.router.slots.report import LeaseReport
 from watchout.router.startup_hold import expected_of
 
@@ -56,6 +57,8 @@ class ClusterRouter:
         #: The routers of the slots, from their start to their end.
         self._routers: weakref.WeakSet[SlotRouter] = weakref.WeakSet()
         self._looking: list[supervisor.Periodic] = []
+        #: The epoch of this process's last router of the first slot.
+        self._first_epoch = 0
 
     async def start(self) -> None:
         """Connect, and begin to take slots.
@@ -67,6 +70,7 @@ class ClusterRouter:
         link = self._link = cluster_link(settings)
         leases = link.bucket("slots")
         self._records = link.bucket("records")
+        self._layout = RecordLayout(self._records, settings.slots, self._has_first)
         self._leaders = BucketLeaders(leases, self._records)
         self._copies = CopiesKeeper(leases, "leases"), CopiesKeeper(self._records, "records")
         self._keeper = SlotKeeper(
@@ -106,10 +110,12 @@ class ClusterRouter:
         assert keeper is not None
 
         def records(kind: str, what: str, every_s: float) -> KvRecords:
-            made = KvRecords(self._records, kind, slot, epoch, what, every_s=every_s)
+            made = KvRecords(self._records, kind, slot, epoch, what, every_s=every_s, settle=self._layout.settle)
             self._open_records.add(made)
             return made
 
+        if slot == 0:
+            self._first_epoch = epoch
         now = asyncio.get_running_loop().time()
         made = SlotRouter(
             self._settings,
@@ -137,6 +143,11 @@ class ClusterRouter:
         for each in list(self._open_records):
             if not await each.restore_lost():
                 return
+        await self._layout.keep()
+
+    def _has_first(self) -> bool:
+        """Return whether this process has the lease of the first slot."""
+        return self._keeper is not None and self._keeper.has(0, self._first_epoch)
 
     async def _look_at_buckets(self) -> None:
         """See to the leaders and the copies of both buckets, in the process of the site that has the first slot."""

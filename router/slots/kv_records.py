@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -52,14 +52,27 @@ class KvRecords:
         epoch: The epoch of the router.
         what: What the records are, in the plural, for log lines.
         every_s: Seconds between two writes at least; 0: each is made at once.
+        settle: Sees that the records are divided by the present number of slots, before they are loaded; raises
+            `BucketUnavailable`. None: they are.
     """
 
-    def __init__(self, store: KeyValue, kind: str, slot: int, epoch: int, what: str, *, every_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        store: KeyValue,
+        kind: str,
+        slot: int,
+        epoch: int,
+        what: str,
+        *,
+        every_s: float = 0.0,
+        settle: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._store = store
         self._prefix = f"{kind}.{slot}"
         self._epoch = epoch
         self._what = what
         self._every_s = every_s
+        self._settle = settle
         self._chunks: list[dict[str, bytes]] = [{} for _ in range(CHUNKS)]
         self._revisions = [0] * CHUNKS
         #: Keys whose change is not written, by chunk.
@@ -83,6 +96,8 @@ class KvRecords:
         told = False
         while not self._closing.is_set():
             try:
+                if self._settle is not None:
+                    await self._settle()
                 chunks = await self._read_all()
             except BucketUnavailable as fault:
                 if not told:
@@ -190,7 +205,7 @@ class KvRecords:
         async with self._places:
             found = await self._store.read(f"{self._prefix}.{number}")
         self._revisions[number] = found.revision
-        chunk = _decode(found.data)
+        chunk = decode_chunk(found.data)
         if chunk is None:
             _log.error(f"a part of {self._what} cannot be read, it is lost", key=f"{self._prefix}.{number}")
         return chunk or Chunk(0, {})
@@ -218,7 +233,7 @@ class KvRecords:
                 except RevisionConflict:
                     # An own write whose reply was lost; the store was lost; or another router.
                     found = await self._store.read(f"{self._prefix}.{number}")
-                    chunk = _decode(found.data)
+                    chunk = decode_chunk(found.data)
                     if chunk is not None and chunk.epoch > self._epoch:
                         raise Superseded from None
                     self._revisions[number] = found.revision
@@ -227,23 +242,38 @@ class KvRecords:
         raise BucketUnavailable("the key changes again and again")
 
     def _encoded(self, number: int) -> bytes:
-        """Return the value of a chunk. Past the largest value its oldest records are left out, which is logged."""
-        records = self._chunks[number]
-        while True:
-            value = zlib.compress(msgspec.msgpack.encode(Chunk(self._epoch, records)), 1)
-            if len(value) <= self._store.max_value_bytes or not records:
-                return value
-            kept = list(records.items())[len(records) // 8 + 1 :]
-            _log.error(f"too many {self._what}: the oldest ones will not survive this router",
-                       key=f"{self._prefix}.{number}", left_out=len(records) - len(kept))  # fmt: skip
-            records = dict(kept)
+        """Return the value of a chunk."""
+        key = f"{self._prefix}.{number}"
+        return encode_chunk(self._epoch, self._chunks[number], self._store.max_value_bytes, self._what, key)
+
+
+def encode_chunk(epoch: int, records: dict[str, bytes], most: int, what: str, key: str) -> bytes:
+    """Return the value of a chunk. Past the largest value its oldest records are left out, which is logged.
+
+    Args:
+        epoch: The epoch of the router that writes it.
+        records: The records, oldest first.
+        most: Largest value, in bytes.
+        what: What the records are, for the log line.
+        key: The key, for the log line.
+    """
+    while True:
+        value = zlib.compress(msgspec.msgpack.encode(Chunk(epoch, records)), 1)
+        if len(value) <= most or not records:
+            return value
+        kept = list(records.items())[len(records) // 8 + 1 :]
+        _log.error(
+            f"too many {what}: the oldest ones will not survive this router", key=key, left_out=len(records) - len(kept)
+        )
+        records = dict(kept)
 
 
 def _chunk_of(key: str) -> int:
     return zlib.crc32(key.encode()) % CHUNKS
 
 
-def _decode(data: bytes | None) -> Chunk | None:
+def decode_chunk(data: bytes | None) -> Chunk | None:
+    """Return a chunk, an empty one for a key without a value; None for bytes that are none."""
     if data is None:
         return Chunk(0, {})
     unpacker = zlib.decompressobj()

@@ -76,8 +76,9 @@ class ClusterSettings:
     cluster_slots: int = _GROUP.setting(
         "CLUSTER_SLOTS", parsers.whole(1, 64), 4, expects="1–64",
         help="Number of slots into which the streams are divided, each with one router at a time; the same for all "
-        "processes of the site. More router processes than slots are spares. To change it, end all processes and "
-        "delete the bucket `CLUSTER_NAME-slots`. Without `WATCHOUT_BUS` there is one slot.",
+        "processes of the site. More router processes than slots are spares. To change it, end all processes, "
+        "delete the bucket `CLUSTER_NAME-slots`, and start them all with the new number; the routers move what is "
+        "stored (docs/cluster.md). Without `WATCHOUT_BUS` there is one slot.",
     )  # fmt: skip
 
     @property

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Self
 
+import msgspec
 import pytest
 from nats.errors import Error as NatsError
 
@@ -17,9 +18,10 @@ from tests.kit.clients import eventually
 from tests.kit.nats_servers import JETSTREAM, NatsServer, NatsSite, make_site
 from tests.kit.nats_slots import COMES_S, SHARED_S, SlotHouse, Word, stream_of
 from tests.kit.processes import Watchout
-from watchout.common.bus.messages import Claim, CreateShare, QueryReply
+from watchout.common.bus.messages import Claim, CreateShare, EndShare, Query, QueryReply, RefusedReply
 from watchout.common.bus.nats import connection, dialing
 from watchout.common.bus.nats.kv import NatsClusterLink, NatsKeyValue
+from watchout.common.bus.slots import slot_of
 from watchout.common.errors import RouterUnavailable, StartError
 from watchout.ctl.doctor.checks.ports import check_ports
 from watchout.ctl.doctor.checks.processes import probe_processes
@@ -448,6 +450,55 @@ async def test_a_member_with_another_number_of_slots_is_told_and_gets_no_stream(
         ), found
         told = {each.name: each.other_slots for each in await probe_processes(house.settings()) or ()}
         assert told["member"] == 3
+    finally:
+        await other.close()
+
+
+async def test_shares_and_owners_are_found_after_the_number_of_slots_was_changed(
+    house: SlotHouse, tmp_path: Path
+) -> None:
+    """As docs/settings.md says it: all processes end, the bucket of the leases is deleted, and all start again."""
+    routers = [await house.add_router(), await house.add_router()]
+    await house.add_member()
+    await house.whole()
+    stream = stream_of(1, 2)
+    while slot_of(stream, 3) == 1:
+        stream = stream_of(1, 2)
+    share = CreateShare(request=1, id="a" * 22, stream=stream, user="ann", seconds=3600, alerts=True)
+    await house.member.of(stream).request(lambda n: Claim(request=n, stream=stream, user="ann"), COMES_S)
+    await house.member.of(stream).request(lambda n: msgspec.structs.replace(share, request=n), COMES_S)
+    for router in routers:
+        await router.drain()
+        await router.stop()
+    house.routers.clear()
+    await house.jetstream().delete_stream(f"KV_{house.name}-slots")
+    other = SlotHouse(house.nats, tmp_path / "other", slots=3, name=house.name)
+    try:
+        for _ in range(2):
+            await other.add_router()
+        await other.add_member()
+        await other.whole()
+        link = other.member.of(stream)
+
+        async def found(kind: type[Any], make: Callable[[int], Any]) -> Any:
+            replies: list[Any] = []
+
+            async def comes() -> bool:
+                with contextlib.suppress(RouterUnavailable):
+                    replies.append(await link.request(make, COMES_S))
+                return bool(replies) and isinstance(replies[-1], kind) and "try again" not in str(replies[-1])
+
+            await eventually(comes, COMES_S, "the records are not loaded")
+            return replies[-1]
+
+        shares = await found(QueryReply, lambda n: Query(request=n, what="shares", stream=stream, user="ann"))
+        assert [row[:3] for row in shares.body] == [["a" * 22, stream, "ann"]]
+        refused = await found(RefusedReply, lambda n: Claim(request=n, stream=stream, user="mallory"))
+        assert refused.code == "UNAUTHORIZED"
+        ended = await found(QueryReply, lambda n: EndShare(request=n, id="a" * 22, stream=stream, user="ann"))
+        assert ended.body == "a" * 22
+        asked = await other.member.ask_all(lambda _, n: Query(request=n, what="shares", ids=("a" * 22,)), object)
+        assert not any(asked.by_slot.values()), "no router has another copy"
     finally:
         await other.close()
 
