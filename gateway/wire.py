@@ -16,6 +16,7 @@ from watchout.common.alerts.acknowledgement import Note, clean_note
 from watchout.common.alerts.model import (
     AlertDraft,
     AlertFault,
+    AlertFields,
     AlertId,
     FrameId,
     Milliseconds,
@@ -26,6 +27,7 @@ from watchout.common.alerts.model import (
 )
 from watchout.common.errors import ClientError, ErrorCode
 from watchout.common.media.frames import Frame
+from watchout.common.toolbox.json_words import fault_in_words, kind_of, kind_of_text
 from watchout.common.toolbox.jsontext import JsonFault, is_nested_deeper, read_json, read_members, write_json
 from watchout.gateway import fastpath
 
@@ -267,7 +269,7 @@ def _read(name: str, value: memoryview) -> Any:
 def _info(value: object) -> str:
     """Return the `info` of a camera as JSON. Raises `ClientError`."""
     if not isinstance(value, dict):
-        raise ClientError(ErrorCode.INVALID_MESSAGE, f"expected an object in `info`, got {type(value).__name__}")
+        raise ClientError(ErrorCode.INVALID_MESSAGE, f"expected an object in `info`, got {kind_of(value)}")
     if is_nested_deeper(value, MAX_INFO_DEPTH):
         raise ClientError(ErrorCode.INVALID_MESSAGE, f"`info` is nested more than {MAX_INFO_DEPTH} deep")
     try:
@@ -285,8 +287,8 @@ def read_request_id(value: memoryview) -> str | None:
     found = _read("requestId", value)
     if found is None or (isinstance(found, str) and len(found) <= MAX_REQUEST_ID):
         return found
-    came = f"one of {len(found)}" if isinstance(found, str) else type(found).__name__
-    text = f"expected a text of at most {MAX_REQUEST_ID} characters in `requestId`, got {came}"
+    came = f"one of {len(found)}" if isinstance(found, str) else kind_of(found)
+    text = f"expected a string of at most {MAX_REQUEST_ID} characters in `requestId`, got {came}"
     raise ClientError(ErrorCode.INVALID_MESSAGE, text)
 
 
@@ -296,7 +298,7 @@ def _frame(members: dict[str, memoryview]) -> VideoFrame:
     if data is None:
         raise ClientError(ErrorCode.INVALID_MESSAGE, "Object missing required field `data`")
     if data[0] != _QUOTE:
-        raise ClientError(ErrorCode.INVALID_MESSAGE, "Expected `str` - at `$.data`")
+        raise ClientError(ErrorCode.INVALID_MESSAGE, f"Expected `string`, got `{kind_of_text(data)}` - at `$.data`")
     more = b"".join(
         b",%b:%b" % (write_json(name), bytes(value)) for name, value in members.items() if name not in _NAMED_IN_FRAMES
     )
@@ -314,14 +316,16 @@ def _alert(data: bytes) -> PublisherAlert:
         value.pop("requestId", None)
         return PublisherAlert(draft=check_draft(value))
     except AlertFault as fault:
-        raise ClientError(ErrorCode.INVALID_MESSAGE, str(fault)) from None
+        text = fault_in_words(str(fault), AlertFields)
+        raise ClientError(ErrorCode.INVALID_MESSAGE, text) from None
 
 
 def _convert(value: dict[str, Any], kind: Any) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise ClientError(ErrorCode.INVALID_MESSAGE, str(error)) from None
+        text = fault_in_words(str(error), kind, value)
+        raise ClientError(ErrorCode.INVALID_MESSAGE, text) from None
     except UnicodeError:
         text = "a name holds a lone surrogate, expected text in UTF-8"
         raise ClientError(ErrorCode.INVALID_MESSAGE, text) from None
@@ -334,11 +338,11 @@ def _explain(data: bytes) -> ClientError:
     except JsonFault as fault:
         return ClientError(ErrorCode.INVALID_MESSAGE, f"not JSON: {fault}")
     if not isinstance(value, dict):
-        return ClientError(ErrorCode.INVALID_MESSAGE, f"expected a JSON object, got {type(value).__name__}")
+        return ClientError(ErrorCode.INVALID_MESSAGE, f"expected a JSON object, got {kind_of(value)}")
     kind = value.get("type")
     if not isinstance(kind, str):
-        came = "none" if "type" not in value else type(kind).__name__
-        return ClientError(ErrorCode.INVALID_MESSAGE, f"expected a text in `type`, got {came}")
+        came = "none" if "type" not in value else kind_of(kind)
+        return ClientError(ErrorCode.INVALID_MESSAGE, f"expected a string in `type`, got {came}")
     expected = ", ".join(KNOWN_TYPES)
     return ClientError(ErrorCode.UNKNOWN_MESSAGE_TYPE, f"type {kind[:40]!a} is not known, expected one of {expected}")
 

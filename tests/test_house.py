@@ -31,6 +31,7 @@ PURE = (
     "common/toolbox/gateway_address.py",
     "common/toolbox/globs.py",
     "common/toolbox/http_bounds.py",
+    "common/toolbox/json_words.py",
     "common/toolbox/retry.py",
     "common/process/restarts.py",
     "common/bus/key_value.py",

@@ -63,6 +63,7 @@ _WHITE_SPACE: Final = b" \t\r\n\f"
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 
+_NOT_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/]")
 _NAMED: Final = re.compile(r"frame (\d{1,10}): ")
 #: See `Frame.json_message`.
 MakeMessage = Callable[[bytes, int, int, bytes, int, int, bytes], bytes]
@@ -125,8 +126,20 @@ def _decode_loosely(text: bytes) -> bytes:
         text += b"=" * (-len(text) % 4)
     try:
         return pybase64.b64decode(text, validate=True)
-    except ValueError as exc:
-        raise FrameFault(f"data is not base64: {exc}") from None
+    except ValueError:
+        raise FrameFault(f"data is not base64: {_base64_fault(text)}") from None
+
+
+def _base64_fault(text: bytes) -> str:
+    """Return why a text without white space is not base64: what came, and what was expected."""
+    characters = text.rstrip(b"=")
+    if odd := _NOT_BASE64.search(characters):
+        byte = odd[0][0]
+        came = repr(chr(byte)) if 0x20 <= byte < 0x7F else f"the byte {byte:#04x}"
+        return f"it holds {came}, expected A-Z a-z 0-9 + / (or - _), and = at its end only"
+    if len(characters) % 4 == 1:
+        return f"it has {len(characters)} characters without its padding, expected one more or one less"
+    return f"it ends with {len(text) - len(characters)} of =, expected {-len(characters) % 4 or 'none'}"
 
 
 @lru_cache(maxsize=4096)

@@ -15,11 +15,12 @@ from aiohttp import web
 from watchout.common import metric_names
 from watchout.common.alerts import model
 from watchout.common.alerts.acknowledgement import acknowledged_json
-from watchout.common.alerts.model import ALERT_ID, STREAM_ID, AlertFault
+from watchout.common.alerts.model import ALERT_ID, STREAM_ID, AlertFault, AlertFields
 from watchout.common.bus.merged_replies import Merged
 from watchout.common.bus.reply_records import AlertFrameRow
 from watchout.common.clock import now_ms
 from watchout.common.errors import RouterUnavailable
+from watchout.common.toolbox.json_words import fault_in_words
 from watchout.common.toolbox.jsontext import JsonFault, read_json
 from watchout.gateway.context import Context
 from watchout.gateway.http.auth import ServiceAuth, UserAuth, no_such_stream
@@ -205,7 +206,9 @@ class AlertIntake:
             ]
         except AlertFault as fault:
             self._context.metrics.count(metric_names.ALERTS_REFUSED)
-            raise HttpError(400, "INVALID_MESSAGE", f"not one alert was taken: {fault}") from None
+            raise HttpError(
+                400, "INVALID_MESSAGE", f"not one alert was taken: {fault_in_words(str(fault), AlertFields)}"
+            ) from None
 
     def _check_rate(self, count: int) -> None:
         """Count alerts against `SERVICE_ALERT_RATE`. Raises `HttpError` 429."""

@@ -13,6 +13,7 @@ from aiohttp import web
 from watchout.common.alerts.model import STREAM_ID
 from watchout.common.bus.messages import RefusedReply
 from watchout.common.bus.reply_records import ShareRow
+from watchout.common.toolbox.json_words import fault_in_words
 from watchout.common.toolbox.jsontext import JsonFault, read_json
 from watchout.gateway.context import Context
 from watchout.gateway.http.auth import UserAuth, no_such_stream
@@ -130,7 +131,8 @@ class SharePages:
                 value["seconds"] = int(seconds)
             terms = msgspec.convert(value, ShareTerms)
         except (JsonFault, UnicodeError, msgspec.ValidationError) as fault:
-            text = f'expected {{"seconds":1 to {most},"alerts":true or false}}: {fault}'
+            came = fault_in_words(str(fault), ShareTerms)
+            text = f'expected {{"seconds":1 to {most},"alerts":true or false}}: {came}'
             raise HttpError(400, "INVALID_MESSAGE", text) from None
         if not 1 <= terms.seconds <= most:
             raise HttpError(400, "INVALID_MESSAGE", f"seconds is from 1 to {most}, got {terms.seconds}")
