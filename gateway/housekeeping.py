@@ -8,7 +8,7 @@ from typing import Final
 from watchout.common import metric_names, supervisor
 from watchout.common.clock import now_ms
 from watchout.common.process import memory
-from watchout.common.supervisor import Periodic
+from watchout.common.supervisor import Alarm, Periodic
 from watchout.gateway.context import Context
 from watchout.gateway.listen import tls
 from watchout.gateway.listen.tls import Certificate
@@ -37,11 +37,14 @@ class Housekeeping:
     def __init__(self, context: Context, certificate: Certificate | None) -> None:
         self._context = context
         self._certificate = certificate
+        self._rate_alarm: Alarm | None = None
 
     def begin(self) -> list[Periodic]:
         """Start all tasks under the supervisor; each runs until its `Periodic` is closed."""
         context = self._context
         every, loop, hub = supervisor.current().every, asyncio.get_running_loop(), context.hub
+        self._rate_alarm = Alarm(self._release_waiting, "frames that wait for a frame rate")
+        hub.delivery.rate_waits.on_earlier = self._rate_alarm.set
         sweep = Sweep(context.sockets, context.moving_pictures, context.settings)
         begun = [
             every(TICK_S, lambda: hub.tick(loop.time(), now_ms()), "states of streams"),
@@ -83,6 +86,18 @@ class Housekeeping:
         if connections.peak - connections.total >= TRIM_AFTER_CONNECTIONS:
             memory.give_back()
             connections.peak = connections.total
+
+    def _release_waiting(self) -> None:
+        """Send the frames that waited until the frame rate of their receiver permits them."""
+        assert self._rate_alarm is not None
+        waits, guarding = self._context.hub.delivery.rate_waits, supervisor.current().guarding
+        now = asyncio.get_running_loop().time()
+        for waiter in waits.take_due(now):
+            with guarding("a frame that waited for a frame rate"):
+                again_at = waiter.release_waiting(now)
+                if again_at is not None:
+                    waits.enter(waiter, again_at)
+        self._rate_alarm.set(waits.next_at())
 
     def _ping_silent(self) -> None:
         """Send a `ping` to the clients that asked for one in such a silence."""

@@ -11,15 +11,21 @@ class Sampler:
     A frame up to a quarter of an interval early is selected too: otherwise a source with exactly this rate and some
     jitter would be halved. Over any period at most `max_fps` times its length plus two frames are selected.
 
+    A frame that is not selected may wait for its turn, so that the last one of a burst is not lost: the caller calls
+    `hold`, and selects it with `take` at `release_at` if no later frame was selected before. That is within an interval
+    after the frame, and late enough that a steady stream selects its frames as they come, and none of those that wait.
+
     Args:
         max_fps: frames per second; None: all frames are selected.
     """
 
-    __slots__ = ("_due", "_interval")
+    __slots__ = ("_came", "_due", "_due_before", "_hold_until", "_interval")
 
     def __init__(self, max_fps: float | None) -> None:
         self._interval = 1.0 / max_fps if max_fps else 0.0
-        self._due = float("-inf")
+        self._due = self._due_before = float("-inf")
+        #: When the last frame came that was selected or held.
+        self._came = self._hold_until = float("-inf")
 
     def set_rate(self, max_fps: float | None) -> None:
         """Change the rate. Frames that were selected before still count."""
@@ -34,14 +40,32 @@ class Sampler:
             return True
         if now < self._due - interval / 4:
             return False
+        self._came, self._due_before = now, self._due
         due = self._due + interval
         # A late frame shortens the wait for the next ones only so much: else three could be selected in one interval.
         self._due = max(due, now + interval / 4) if due > now else now + interval
         return True
 
+    def give_back(self) -> None:
+        """Count the frame that was selected last as not selected: its receiver cannot have it."""
+        self._due = self._due_before
+
     def due_at(self) -> float:
         """Return the time from which the next frame is selected, in seconds."""
         return self._due - self._interval / 4
+
+    def hold(self, now: float) -> None:
+        """Note that the frame that came at `now` waits for its turn: `take` would not select it yet."""
+        # The next frame of a steady stream comes after such a gap again. If it does not in twice the time, none comes.
+        self._hold_until = now + min(2 * (now - self._came), self._interval)
+        self._came = now
+
+    def release_at(self) -> float:
+        """Return the time from which the frame that waits is to be selected if no later one comes, in seconds.
+
+        It is never before `due_at`, and at most an interval after the call of `hold`.
+        """
+        return max(self._due - self._interval / 4, self._hold_until)
 
 
 class RateMeter:

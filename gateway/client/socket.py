@@ -131,6 +131,7 @@ class WebSocket(ClientSocketReader, asyncio.BufferedProtocol):
         self._context.unfinished.release(self)
         self._context.waiting_frames.release(self)
         self._context.silences.remove(self)
+        self._context.hub.delivery.rate_waits.remove(self)
         for timer in (self._window_timer, self._aborter):
             if timer is not None:
                 timer.cancel()

@@ -31,7 +31,8 @@ class ClientSocketWriter(abc.ABC):
     """Sends frames and messages to one client; base class of `WebSocket`, which does the reading and the closing.
 
     While the kernel takes bytes, everything is written at once. When it takes no more, messages wait in order and of
-    each stream the newest frame waits, in an `OutboundQueue`, until the transport calls `resume_writing`.
+    each stream the newest frame waits, in an `OutboundQueue`, until the transport calls `resume_writing`. A frame over
+    the rate of its subscription waits there too, until `release_waiting`.
     """
 
     __slots__ = (
@@ -95,6 +96,8 @@ class ClientSocketWriter(abc.ABC):
             self._context.metrics.count(metric_names.FRAMES_UNDECODABLE)
             self._context.router.report_undecodable(frame, frame.fault, now_ms())
             return
+        if subscription.waiting_frame is not None and not self._can_replace(subscription, frame, now):
+            return
         if self._outbound_queue.offer_frame(subscription, frame, now):
             encoded = frame.json_wire if subscription.format == "json" else frame.binary_wire
             if encoded is None and (encoded := self._encode(subscription, frame)) is None:
@@ -108,7 +111,21 @@ class ClientSocketWriter(abc.ABC):
             if subscription.sampler is None and subscription.window is None and not self._outbound_queue.blocked:
                 self._context.hub.delivery.start_direct_writes(subscription, self._transport.write)
         elif subscription.waiting_frame is not None:
-            self._start_window_timer()
+            if subscription.sampler is not None and (release_at := subscription.release_at()) > now:
+                self._context.hub.delivery.rate_waits.enter(self, release_at)
+            else:
+                self._start_window_timer()
+
+    def _can_replace(self, subscription: Subscription, frame: Frame, now: float) -> bool:
+        """Return whether a frame may take the place of one that waits; drop it if it would be written and cannot be."""
+        if frame.binary_wire is not None or subscription.format == "json" or subscription.is_over_rate(now):
+            return True
+        if self._outbound_queue.blocked or not subscription.window_open(now):
+            return True
+        if self._encode(subscription, frame) is None:
+            subscription.drop(DropReason.UNDECODABLE)
+            return False
+        return True
 
     def send_message(self, message: bytes) -> None:
         """Send a ready-made reply, alert or status after those that wait; closes a client whose queue is full."""
@@ -234,10 +251,15 @@ class ClientSocketWriter(abc.ABC):
             self._write_shared(waiting)
             if type(waiting) is TimedMessage:
                 self._context.router.latency.on_alert_written(waiting)
-        if self._outbound_queue.depth[1]:
+        if self._outbound_queue.awaits_ack():
             self._start_window_timer()
         if not self._outbound_queue.blocked:
             self._set_written()
+
+    def release_waiting(self, now: float) -> float | None:
+        """Write the frames that waited until their rate permits them; return when the next one is due, None: none."""
+        self.write_waiting()
+        return self._outbound_queue.release_at(now)
 
     async def wait_until_written(self) -> None:
         """Wait until no message waits for this client, or the connection closes."""
@@ -280,7 +302,7 @@ class ClientSocketWriter(abc.ABC):
         encoded = self._encode(subscription, frame)
         if encoded is not None:
             self._count_out(encoded)
-            if frame.stamps is not None:
+            if frame.stamps is not None and not subscription.waits_for_rate:  # that wait is no latency
                 self._context.router.latency.on_frame_written(frame)
         return encoded
 

@@ -46,7 +46,7 @@ MJPEG_HEADERS: Final = {
 class _ShownFrame:
     """Stands in `WaitingFrames` for the frame that an MJPEG response is writing, or has written and may repeat.
 
-    Made by `Mjpeg`. It is separate because `WaitingFrames` counts one frame per holder, and `Mjpeg` itself is the
+    Made by `Mjpeg`. It is separate because `WaitingFrames` counts one frame per holder, and the subscription is the
     holder of the next frame, which waits to be written.
     """
 
@@ -80,8 +80,7 @@ class Mjpeg:
         self._subscription = subscription
         self._accepted = accepted
         self._monitor = monitor
-        #: The frame that waits, and the one that was written last.
-        self._waiting: Frame | None = None
+        #: The frame that was written last; the one that waits is in the subscription.
         self._shown: Frame | None = None
         self._shown_holder = _ShownFrame(self)
         self._user = subscription.identity.user_id
@@ -124,11 +123,9 @@ class Mjpeg:
             self._context.hub.unsubscribe(self._subscription)
             self._context.presence.remove(self)
             self._context.moving_pictures.discard(self)
-            self._context.waiting_frames.release(self)
+            self._context.hub.delivery.rate_waits.remove(self)
             self._context.waiting_frames.release(self._shown_holder)
-            if self._waiting is not None:
-                self._subscription.drop(DropReason.GONE)
-                self._subscription.written -= 1
+            self._subscription.drop_waiting(DropReason.GONE)
             self.count_dropped()
             tally.add_subscription(self._subscription)
             tally.end(0, self._why or "the reader left", "gateway" if self._why else "client")
@@ -145,16 +142,16 @@ class Mjpeg:
                 async with asyncio.timeout_at(repeat.due):
                     await self._wake.wait()
             self._wake.clear()
-            frame, self._waiting = self._waiting, None  # None when it has ended or nothing arrived
+            frame = self._take_waiting(loop.time())  # None when it has ended or nothing is due
             self._writing = request.transport
             if frame is not None:
-                self._shown = frame
-                self._context.waiting_frames.release(self)
+                self._shown, waited = frame, self._subscription.waits_for_rate
                 self._context.waiting_frames.hold(self._shown_holder, self._user, frame, frame.size_bytes)
                 self._context.hub.delivery.frames_out += 1
                 size_bytes = await self._send_part(frame, response)
                 self._context.hub.delivery.frame_bytes_out += size_bytes
-                self._context.router.latency.on_frame_written(frame)
+                if not waited:  # that wait is no latency
+                    self._context.router.latency.on_frame_written(frame)
                 repeat.on_new_part(loop.time())
             elif loop.time() < repeat.due or self._ended:
                 pass
@@ -167,6 +164,15 @@ class Mjpeg:
             else:
                 return
             self._writing = None
+
+    def _take_waiting(self, now: float) -> Frame | None:
+        """Remove and return the frame that waits; None: none waits, or the rate does not permit it yet."""
+        subscription = self._subscription
+        if subscription.is_over_rate(now) or (frame := subscription.take_waiting()) is None:
+            return None
+        subscription.take_rate(now)
+        subscription.mark_sent(frame, now)
+        return frame
 
     async def _send_part(self, frame: Frame, response: web.StreamResponse) -> int:
         """Write the picture of a frame as one part, and wait until the kernel has it. Returns its size in bytes."""
@@ -186,20 +192,27 @@ class Mjpeg:
             self._cannot_show(frame, frame.fault)
             return
         if not self._accepted.accepts(frame.codec) or not frame.is_key:  # each part must be decodable by itself
+            subscription.count_waiting(self._context.waiting_frames)  # it is not the stream's newest any more
             subscription.drop(DropReason.CODEC)
-            return
-        if subscription.sampler is not None and not subscription.sampler.take(now):
-            subscription.drop(DropReason.RATE)
             return
         if not self._accepted.can_show(frame):
             self._cannot_show(frame, f"this {frame.codec.name} is broken: its head does not say a size to be shown in")
             return
-        if self._waiting is not None:
-            subscription.drop(DropReason.SLOW)
-        subscription.mark_sent(frame, now)
-        self._waiting = frame
+        reason = DropReason.RATE if subscription.is_over_rate(now) else DropReason.SLOW
+        subscription.keep(frame, reason, now, self._context.waiting_frames)
+        if (release_at := subscription.release_at()) > now:
+            self._context.hub.delivery.rate_waits.enter(self, release_at)
+        else:
+            self._wake.set()
+
+    def release_waiting(self, now: float) -> float | None:
+        """Have the waiting frame written if the rate permits it; return when it will, None: nothing waits for that."""
+        if self._subscription.waiting_frame is None:
+            return None
+        if (release_at := self._subscription.release_at()) > now:
+            return release_at
         self._wake.set()
-        self._context.waiting_frames.hold(self, self._user, frame, frame.size_bytes)
+        return None
 
     def _on_full(self) -> None:
         """Count what the transport buffers for a reader that does not read, unless the bytes are shared."""
@@ -213,13 +226,8 @@ class Mjpeg:
         idle_s = self._context.settings.idle_timeout_s
         self._why = self._why or f"it took nothing of its picture for {idle_s:g} s, or hardly anything"
 
-    def on_frame_evicted(self) -> None:
-        """Drop the waiting frame, because waiting frames exceed their memory."""
-        if self._waiting is not None:
-            self._waiting = None
-            self._subscription.drop(DropReason.SLOW)
-
     def _cannot_show(self, frame: Frame, fault: str) -> None:
+        self._subscription.count_waiting(self._context.waiting_frames)  # it may not be the stream's newest any more
         self._subscription.drop(DropReason.UNDECODABLE)
         self._context.metrics.count(metric_names.FRAMES_UNDECODABLE)
         self._context.router.report_undecodable(frame, fault, now_ms())
@@ -262,9 +270,7 @@ class Mjpeg:
         self._ended = True
         self._why = self._why or why
         self._shown = None
-        if self._waiting is not None:
-            self._waiting = None
-            self._subscription.drop(DropReason.GONE)
+        self._subscription.drop_waiting(DropReason.GONE)
         self._wake.set()
         if self._writing is not None:  # bytes that a slow reader has not read must not reach it any more
             self._writing.abort()

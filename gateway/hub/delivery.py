@@ -17,6 +17,7 @@ from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
 from watchout.gateway import wire
 from watchout.gateway.hub.newest_frames import NewestFrames
+from watchout.gateway.hub.rate_waits import RateWaits
 from watchout.gateway.hub.reports import RouterReports
 from watchout.gateway.hub.sent_alerts import SentAlerts
 from watchout.gateway.hub.streams import DirectReceiver, LocalStream, Publication, StreamTable, ToMembers, Write
@@ -84,6 +85,7 @@ class Delivery:
 
     Attributes:
         newest_frames: Memory of the newest frames.
+        rate_waits: Who has a frame that waits until a frame rate permits it.
         frames_in, bytes_in: Frames from publishers of this gateway, and bytes of their payloads.
         frames_out, frame_bytes_out: Frames written to viewers, and bytes of them.
         alerts_out: Alerts sent to viewers and publishers.
@@ -112,6 +114,7 @@ class Delivery:
         self._active = reports.active
         self._to_bus, self._to_members = to_bus, to_members
         self.newest_frames = NewestFrames(newest_bytes)
+        self.rate_waits = RateWaits()
         #: Streams whose newest frame was handed out or changed status: its size may have changed since.
         self._to_measure: set[str] = set()
         self._sent_alerts = SentAlerts()
@@ -490,9 +493,15 @@ class Delivery:
         return stream.newest
 
     def forget_newest(self, stream: LocalStream) -> None:
-        """Forget the newest frame of a stream."""
+        """Forget the newest frame of a stream, and those that wait until a frame rate permits them."""
+        self.drop_over_rate(stream)
         stream.newest = stream.last_undecodable = None
         self.newest_frames.remove(stream.id)
+
+    def drop_over_rate(self, stream: LocalStream) -> None:
+        """Drop the frames of a stream that wait until a frame rate permits them: their publication or term is over."""
+        for subscription in stream.queued:
+            subscription.drop_over_rate()
 
     def forget_frames(self, stream: LocalStream) -> None:
         """Forget all frames of a stream that was closed."""
@@ -523,4 +532,11 @@ class Delivery:
                 if (stream := self._streams.get(key.removesuffix(_EARLY))) is not None:
                     stream.early_frame = None
             elif (stream := self._streams.get(key)) is not None:
+                self._drop_uncounted(stream)
                 stream.newest = None
+
+    def _drop_uncounted(self, stream: LocalStream) -> None:
+        """Drop the frames that wait until a frame rate permits them, and whose bytes only `newest_frames` counts."""
+        for subscription in stream.queued:
+            if subscription.waiting_frame is stream.newest:
+                subscription.drop_over_rate()

@@ -4,7 +4,8 @@
   raised and the viewer is closed.
 - Frames: one waits per subscription; a newer one replaces it.
 
-While the socket accepts bytes nothing waits: the caller writes at once what `offer_frame` or `offer_message` permit.
+While the socket accepts bytes, only frames that exceed a viewer's rate or window wait: the caller writes at once what
+`offer_frame` or `offer_message` permit, and when a rate permits the frame that waits, what `next` returns.
 When the socket is full the caller sets `blocked`; when it has drained the caller clears it and writes what `next`
 returns until that is None. `now` in seconds.
 """
@@ -80,7 +81,7 @@ class OutboundQueue:
         self.blocked = False
 
     def offer_frame(self, subscription: Subscription, frame: Frame, now: float) -> bool:
-        """Return whether the caller writes `frame` now. If not, it waits, or is dropped, for example as over the rate.
+        """Return whether the caller writes `frame` now. If not, it waits, or is dropped, for example as not decodable.
 
         The caller offers frames in their order, and none twice.
         """
@@ -90,17 +91,18 @@ class OutboundQueue:
         if (frame_id != before + 1 or not before) and not frame.is_key:  # the frame that it depends on was dropped
             subscription.drop(DropReason.UNDECODABLE)
             return False
+        paced = subscription.sampler is not None or subscription.window is not None
+        reason = self._waits_for(subscription, now) if paced or self.blocked else None
         if waiting is not None and not frame.kind.policy.replaces(waiting.kind, frame.kind):
-            subscription.drop(DropReason.SLOW if self.blocked else DropReason.WINDOW)
+            subscription.drop(reason or _reason_of(subscription))
             return False
-        if subscription.sampler is not None and not subscription.sampler.take(now):
-            subscription.drop(DropReason.RATE)
-            return False
-        if self.blocked or (subscription.window is not None and not subscription.window_open(now)):
-            self._keep(subscription, frame)
+        if reason is not None:
+            self._keep(subscription, frame, reason, now)
             return False
         if waiting is not None:
-            subscription.drop_waiting(DropReason.WINDOW)
+            subscription.drop_waiting(_reason_of(subscription))
+        if subscription.sampler is not None:
+            subscription.sampler.take(now)
         subscription.last_frame_id = frame_id
         if subscription.window is not None:
             subscription.mark_sent(frame, now)
@@ -129,9 +131,10 @@ class OutboundQueue:
             assert self._frames is not None
             if frame is None:
                 del self._frames[subscription]
-            elif subscription.window_open(now):
+            elif subscription.window_open(now) and subscription.release_at() <= now:
                 del self._frames[subscription]
                 subscription.take_waiting()
+                subscription.take_rate(now)
                 subscription.mark_sent(frame, now)
                 encoded = self._encode(subscription, frame)
                 if encoded is not None:
@@ -169,15 +172,35 @@ class OutboundQueue:
         """Number of waiting messages and of waiting frames."""
         return len(self._messages or ()), sum(s.waiting_frame is not None for s in self._frames or ())
 
-    def _keep(self, subscription: Subscription, frame: Frame) -> None:
-        subscription.drop_waiting(DropReason.SLOW if self.blocked else DropReason.WINDOW)
-        subscription.waiting_frame = frame
+    def awaits_ack(self) -> bool:
+        """Return whether a frame waits for an acknowledgement, or for the time at which it is sent without one."""
+        return any(s.waiting_frame is not None and s.window is not None for s in self._frames or ())
+
+    def release_at(self, now: float) -> float | None:
+        """Return when the first frame that waits for its rate is to be sent; None: after `now` there is none."""
+        times = [s.release_at() for s in self._frames or () if s.waiting_frame is not None]
+        return min((at for at in times if at > now), default=None)
+
+    def _waits_for(self, subscription: Subscription, now: float) -> DropReason | None:
+        """Return for what a frame at `now` would have to wait, as the reason for which it may be dropped; else None."""
+        if subscription.is_over_rate(now):
+            return DropReason.RATE
+        if self.blocked:
+            return DropReason.SLOW
+        if subscription.window is not None and not subscription.window_open(now):
+            return DropReason.WINDOW
+        return None
+
+    def _keep(self, subscription: Subscription, frame: Frame, reason: DropReason, now: float) -> None:
+        subscription.keep(frame, reason, now, self._waiting_frames)
         if self._frames is None:
             self._frames = {}
         self._frames[subscription] = None
-        if self._waiting_frames is not None:
-            subscription.waiting_frames = self._waiting_frames
-            self._waiting_frames.hold(subscription, subscription.identity.user_id, frame, frame.size_bytes)
+
+
+def _reason_of(subscription: Subscription) -> DropReason:
+    """Return for what the waiting frame of a subscription to a socket that is not full has waited."""
+    return DropReason.RATE if subscription.waits_for_rate else DropReason.WINDOW
 
 
 def _encode_nothing(subscription: Subscription, frame: Frame) -> bytes | None:  # noqa: ARG001 - the encoder's signature

@@ -109,6 +109,7 @@ class Hub:
         )  # fmt: skip
         if self._latency is not None:
             publication.sample_at = now
+        self.delivery.drop_over_rate(stream)
         if stream.owner is None or stream.owner.user_id != owner.user_id:
             self.delivery.forget_newest(stream)
         stream.publication = self._publications[stream_id] = publication
@@ -185,6 +186,7 @@ class Hub:
         stream = self._streams[stream_id]
         del self._publications[stream_id]
         stream.publication = None
+        self.delivery.drop_over_rate(stream)
         self._end(publication)
         self.reports.publication_ended(publication)
         if stream.alert_viewers and alerts_after is not None:
@@ -347,7 +349,9 @@ class Hub:
             return
         if stream.publication is not None:
             return
-        stream.term = max(stream.term, message.term)
+        if message.term > stream.term:
+            stream.term = message.term
+            self.delivery.drop_over_rate(stream)
         if owner is not None:
             if stream.owner is None or stream.owner.user_id != owner.user_id:
                 self.delivery.forget_newest(stream)

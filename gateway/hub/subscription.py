@@ -27,7 +27,7 @@ class DropReason(enum.StrEnum):
     SLOW = "slow"
     #: A newer frame replaced it while the viewer's acknowledgement window was full.
     WINDOW = "window"
-    #: It exceeded the subscription's `maxFps`.
+    #: It exceeded the subscription's `maxFps`, and a newer one came before its turn.
     RATE = "rate"
     #: It was waiting when the subscription or the socket ended.
     GONE = "gone"
@@ -88,6 +88,7 @@ class Subscription:
         "video",
         "waiting_frame",
         "waiting_frames",
+        "waits_for_rate",
         "window",
         "written",
     )
@@ -124,6 +125,8 @@ class Subscription:
         self.counted = False
         #: The newest frame that could not be written yet.
         self.waiting_frame: Frame | None = None
+        #: `waiting_frame` waits because it exceeds `max_fps`, not because the viewer or its socket is slow.
+        self.waits_for_rate = False
         #: The accounting of memory that `waiting_frame` is entered in; None: not entered.
         self.waiting_frames: WaitingFrames | None = None
         #: Live alerts by id that are held back while recent ones are fetched for `alertsSince`; None: not fetching.
@@ -189,6 +192,46 @@ class Subscription:
             self.waiting_frames.release(self)
         return frame
 
+    def keep(self, frame: Frame, reason: DropReason, now: float, waiting_frames: WaitingFrames | None) -> None:
+        """Let a frame wait, in place of the one that waits; that is dropped for the same reason for which this waits.
+
+        A picture that waits for the rate is the newest one of its stream, of which `NewestFrames` counts the bytes.
+        All others are entered in `waiting_frames`.
+        """
+        self.drop_waiting(reason)
+        self.waiting_frame = frame
+        self.waits_for_rate = reason is DropReason.RATE
+        if self.waits_for_rate and self.sampler is not None:
+            self.sampler.hold(now)
+            if frame.is_key_picture:
+                return
+        self.count_waiting(waiting_frames)
+
+    def count_waiting(self, waiting_frames: WaitingFrames | None) -> None:
+        """Enter the waiting frame in the accounting of memory, if there is one."""
+        frame = self.waiting_frame
+        if frame is not None and waiting_frames is not None:
+            self.waiting_frames = waiting_frames
+            waiting_frames.hold(self, self.identity.user_id, frame, frame.size_bytes)
+
+    def drop_over_rate(self) -> None:
+        """Drop the frame that waits for the rate, if there is one."""
+        if self.waits_for_rate:
+            self.drop_waiting(DropReason.RATE)
+
+    def is_over_rate(self, now: float) -> bool:
+        """Return whether a frame at `now` (seconds) exceeds `max_fps`."""
+        return self.sampler is not None and now < self.sampler.due_at()
+
+    def release_at(self) -> float:
+        """Return the time, in seconds, from which `max_fps` permits the waiting frame if no newer one comes."""
+        return float("-inf") if self.sampler is None else self.sampler.release_at()
+
+    def take_rate(self, now: float) -> None:
+        """Count a frame that is written at `now` (seconds) against `max_fps`."""
+        if self.sampler is not None:
+            self.sampler.take(now)
+
     def on_frame_evicted(self) -> None:
         """Drop the waiting frame because waiting frames exceed their memory. Called by `WaitingFrames`."""
         self.drop_waiting(DropReason.SLOW)
@@ -207,14 +250,20 @@ class Subscription:
                 self.unacked.popleft()
 
     def mark_undecodable(self) -> None:
-        """Drop the frame that was just marked as sent: it cannot be encoded, so the viewer cannot acknowledge it."""
+        """Drop the frame that was just marked as sent: it cannot be encoded, so the viewer cannot acknowledge it.
+
+        It does not count against `max_fps`.
+        """
         self.drop(DropReason.UNDECODABLE)
+        if self.sampler is not None:
+            self.sampler.give_back()
         if self.window is not None:
             self.unacked.pop()
 
     def restart_ids(self) -> None:
         """Prepare for frame ids that start again at 1."""
         self.last_frame_id = 0
+        self.drop_over_rate()
         waits_for_window = self.window is not None and len(self.unacked) >= self.window
         self.drop_waiting(DropReason.WINDOW if waits_for_window else DropReason.SLOW)  # for the frame with id 1
         self.unacked.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tests.kit.playbook import START_MS, owned_by, read
@@ -64,6 +65,15 @@ class FakeViewer:
         self.order.append("frame")
         if self.queue.offer_frame(subscription, frame, now):
             self.frames.append((frame.stream_id, frame.frame_id))
+        elif subscription.waiting_frame is not None and (at := subscription.release_at()) > now:
+            self.hub.delivery.rate_waits.enter(self, at)
+
+    def release_waiting(self, now: float) -> float | None:
+        """Write what the rates permit now, as a socket does."""
+        while not self.queue.blocked and (wire := self.queue.next(now)) is not None:
+            written = json.loads(wire)
+            self.frames.append((written["streamId"], written["frameId"]))
+        return self.queue.release_at(now)
 
     def send_message(self, message: bytes) -> None:
         self.order.append("message")
@@ -153,6 +163,15 @@ class HubHarness:
         self.hub.delivery.on_frame(
             publication, text=text, picture=None, codec=None, timestamp=ms(now), now=now, now_ms=ms(now)
         )
+
+    def pass_time(self, until: float) -> None:
+        """Let the time pass: what waits for a rate is sent when it is due, as `Housekeeping` has it."""
+        waits = self.hub.delivery.rate_waits
+        while (at := waits.next_at()) is not None and at <= until:
+            for waiter in waits.take_due(at):
+                if (again_at := waiter.release_waiting(at)) is not None:
+                    assert again_at > at
+                    waits.enter(waiter, again_at)
 
     def changes(self, now: float = 0.0) -> list[PublicationState | Interest | Release]:
         """What changed, as it is told to the router."""

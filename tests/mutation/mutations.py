@@ -217,13 +217,21 @@ MUTATIONS: Final = (
     Mutation(
         name="newest-wins",
         rule="a newer frame replaces the one that waits",
-        file="gateway/hub/outbound_queue.py",
-        before="        subscription.drop_waiting(DropReason.SLOW if self.blocked else DropReason.WINDOW)\n"
-        "        subscription.waiting_frame = frame\n",
-        after="        if subscription.waiting_frame is not None:\n            return\n"
-        "        subscription.waiting_frame = frame\n",
+        file="gateway/hub/subscription.py",
+        before="        self.drop_waiting(reason)\n        self.waiting_frame = frame\n",
+        after="        if self.waiting_frame is not None:\n            return\n        self.waiting_frame = frame\n",
         unit=("tests/unit/gateway/test_outbound_queue.py::test_of_the_frames_that_wait_the_newest_wins",),
         e2e=("tests/e2e/test_slow_viewers.py",),
+    ),
+    Mutation(
+        name="burst-ends",
+        rule="the last frame over a viewer's rate is sent when the rate permits it",
+        file="gateway/hub/outbound_queue.py",
+        before="        if reason is not None:\n            self._keep(",
+        after="        if reason is DropReason.RATE:\n            subscription.drop(reason)\n            return False\n"
+        "        if reason is not None:\n            self._keep(",
+        unit=("tests/unit/gateway/test_outbound_queue.py::test_the_last_frame_over_the_rate_waits_for_its_turn",),
+        e2e=("tests/e2e/test_frame_rates.py",),
     ),
     Mutation(
         name="frames-come-once",

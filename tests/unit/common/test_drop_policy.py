@@ -30,6 +30,7 @@ from watchout.gateway.http.mjpeg_parts import AcceptedPictures
 from watchout.gateway.hub.outbound_queue import OutboundQueue
 from watchout.gateway.hub.registry import Hub, StreamState
 from watchout.gateway.hub.subscription import DropReason, Subscription
+from watchout.gateway.hub.waiting_frames import WaitingFrames
 from watchout.identity import Identity
 from watchout.mlbridge.commands import OfferOutcome, SendFrame
 from watchout.mlbridge.failover import Failover
@@ -260,14 +261,13 @@ def test_a_delta_frame_is_neither_the_newest_frame_nor_a_fault() -> None:
 def test_a_moving_picture(events: list[str]) -> None:
     """Each part of it is a picture by itself: it is made of key frames."""
     subscription = Subscription("door", ANN, video=True, alerts=False, format="binary")
-    waiting = SimpleNamespace(hold=lambda *_: None, release=lambda *_: None)
-    mjpeg = Mjpeg(SimpleNamespace(waiting_frames=waiting), subscription, AcceptedPictures(), None)  # type: ignore[arg-type]
+    mjpeg = Mjpeg(SimpleNamespace(waiting_frames=WaitingFrames(1000)), subscription, AcceptedPictures(), None)  # type: ignore[arg-type]
     for event, came in numbered(events):
         if came is not None:
             mjpeg.send_frame(subscription, came, 0.0)
         elif event == "full":
-            mjpeg.on_frame_evicted()
-        assert mjpeg._waiting is None or mjpeg._waiting.is_key
+            subscription.on_frame_evicted()
+        assert subscription.waiting_frame is None or subscription.waiting_frame.is_key
 
 
 # ── the bridge and the operator's tool ───────────────────────────────────────────────────────────────────────────

@@ -125,6 +125,58 @@ def test_a_lower_rate_counts_what_already_went_on() -> None:
     assert sampler.take(11.0)
 
 
+@settings(max_examples=200)
+@given(RATES, st.lists(st.floats(0, 3), min_size=1, max_size=60))
+def test_the_last_frame_of_any_burst_goes_on_within_an_interval_and_none_goes_over_the_rate(
+    rate: float, gaps: list[float]
+) -> None:
+    sampler = Sampler(rate)
+    gone_on: list[tuple[float, float]] = []  # when, and when it had come
+    waits: float | None = None
+    times = [1000.0 + gap / rate for gap in itertools.accumulate(gaps)]
+    for now in [*times, times[-1] + 9 / rate]:
+        if waits is not None and (at := sampler.release_at()) <= now:
+            assert at <= waits + (1 + 1e-6) / rate
+            assert sampler.take(at)
+            gone_on.append((at, waits))
+            waits = None
+        if now > times[-1]:
+            break
+        if sampler.take(now):
+            gone_on.append((now, now))
+            waits = None
+        else:
+            sampler.hold(now)
+            waits = now
+    assert gone_on[-1][1] == times[-1]
+    assert [came for _, came in gone_on] == sorted(came for _, came in gone_on)
+    assert most_in_any_window([at for at, _ in gone_on], rate) <= 2 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("source", "rate", "jitter"),
+    [
+        (30.0, 29.0, 0.0), (12.0, 10.0, 0.0), (10.0, 10.0, 0.0), (30.0, 15.0, 0.2), (30.0, 10.0, 0.45),
+        (10.0, 0.5, 0.45),
+    ],
+)  # fmt: skip
+def test_a_steady_source_needs_none_of_the_frames_that_wait(source: float, rate: float, jitter: float) -> None:
+    """Its next frame comes before the one that waits is released."""
+    chance, sampler, held = random.Random(3), Sampler(rate), 0
+    for now in sorted(now + chance.uniform(-jitter / 3, jitter / 3) / source for now in steady(source, 60)):
+        assert not held or sampler.release_at() > now
+        if held := not sampler.take(now):
+            sampler.hold(now)
+
+
+def test_what_was_selected_in_vain_is_given_back() -> None:
+    sampler = Sampler(1.0)
+    assert sampler.take(10.0)
+    sampler.give_back()
+    assert sampler.take(10.1)
+    assert not sampler.take(10.2)
+
+
 def test_to_no_rate_and_back() -> None:
     sampler = Sampler(10.0)
     assert sampler.take(10.0)

@@ -281,17 +281,89 @@ def test_max_fps_thins_the_frames_out_evenly() -> None:
     sent = [n for n in range(300) if queue.offer_frame(door, frame(n + 1), n / 30)]
     assert len(sent) == pytest.approx(50, abs=2)
     assert max(later - earlier for earlier, later in itertools.pairwise(sent)) <= 7
-    assert door.dropped == {DropReason.RATE: 300 - len(sent)}
+    assert door.dropped == {DropReason.RATE: 300 - len(sent) - queue.depth[1]}
 
 
-def test_a_frame_over_the_rate_does_not_wait() -> None:
-    queue, door = make(), wish(max_fps=1)
-    assert queue.offer_frame(door, frame(1), 0.0)
-    assert not queue.offer_frame(door, frame(2), 0.1)
-    assert queue.depth == (0, 0)
+def test_the_last_frame_over_the_rate_waits_for_its_turn() -> None:
+    queue, door = make(), wish(max_fps=2)
+    assert [queue.offer_frame(door, frame(n), n / 10) for n in (1, 2, 3)] == [True, False, False]
+    at = queue.release_at(0.3)
+    assert at is not None
+    assert 0.1 + 0.375 <= at <= 0.1 + 0.5
+    assert queue.next(at - 0.001) is None
+    assert queue.next(at) == b"door 3"
+    assert queue.next(at + 9) is None
+    assert (queue.release_at(at), door.dropped) == (None, {DropReason.RATE: 1})
+    assert not queue.offer_frame(door, frame(4), at + 0.3)  # it was counted
+
+
+def test_a_frame_that_comes_in_its_turn_replaces_the_one_that_waits() -> None:
+    queue, door = make(), wish(max_fps=2)
+    assert [queue.offer_frame(door, frame(n), n / 4) for n in (1, 2, 3)] == [True, False, True]
+    assert queue.next(9.0) is None
+    assert door.dropped == {DropReason.RATE: 1}
+
+
+def test_what_a_full_socket_takes_later_is_the_newest_frame_also_of_those_over_the_rate() -> None:
+    queue, door = make(), wish(max_fps=2)
     queue.blocked = True
-    assert not queue.offer_frame(door, frame(3), 0.2)
-    assert queue.depth == (0, 0)
+    for number in (1, 2, 3):
+        assert not queue.offer_frame(door, frame(number), number / 10)
+    assert door.dropped == {DropReason.SLOW: 2}  # nothing was sent, so none was over the rate
+    assert drain(queue, 0.4) == [b"door 3"]
+    queue.blocked = True
+    assert not queue.offer_frame(door, frame(4), 0.5)
+    assert not queue.offer_frame(door, frame(5), 1.5)
+    assert door.dropped == {DropReason.SLOW: 3}
+    assert not queue.awaits_ack()
+    assert drain(queue, 1.5) == [b"door 5"]
+
+
+def test_rate_and_window_both_hold_a_frame_back() -> None:
+    queue, door = make(), wish(max_fps=2, window=1)
+    assert [queue.offer_frame(door, frame(n), n / 10) for n in (1, 2)] == [True, False]
+    assert queue.awaits_ack()
+    door.acknowledge(1)
+    assert queue.next(0.2) is None
+    assert queue.next(0.6) == b"door 2"
+    assert not queue.offer_frame(door, frame(3), 0.7)
+    assert queue.next(1.2) is None  # the rate permits it, the window does not
+    door.acknowledge(2)
+    assert queue.next(1.2) == b"door 3"
+
+
+def test_a_frame_that_cannot_be_had_counts_against_no_rate() -> None:
+    queue = OutboundQueue(Settings(), lambda s, f: None if f.frame_id == 2 else encode(s, f))
+    door = wish(max_fps=1)
+    assert queue.offer_frame(door, frame(1), 0.0)
+    door.mark_undecodable()
+    queue.blocked = True
+    assert not queue.offer_frame(door, frame(2), 0.1)
+    assert drain(queue, 0.1) == []
+    assert queue.offer_frame(door, frame(3), 0.2)
+    assert door.dropped == {DropReason.UNDECODABLE: 2}
+
+
+def test_who_leaves_or_whose_term_ends_gets_nothing_that_waited_for_the_rate() -> None:
+    queue, door, yard, gate = make(), wish("door", max_fps=1), wish("yard", max_fps=1), wish("gate", max_fps=1)
+    for subscription in (door, yard, gate):
+        assert queue.offer_frame(subscription, frame(1, subscription.stream), 0.0)
+        assert not queue.offer_frame(subscription, frame(2, subscription.stream), 0.1)
+    queue.remove(door)
+    yard.drop_over_rate()
+    gate.restart_ids()
+    assert queue.next(9.0) is None
+    assert [s.dropped for s in (door, yard, gate)] == [
+        {DropReason.GONE: 1}, {DropReason.RATE: 1}, {DropReason.RATE: 1},
+    ]  # fmt: skip
+
+
+def test_a_frame_that_waits_for_a_full_socket_outlives_its_term() -> None:
+    queue, door = make(), wish(max_fps=1)
+    queue.blocked = True
+    assert not queue.offer_frame(door, frame(1), 0.0)
+    door.drop_over_rate()
+    assert drain(queue) == [b"door 1"]
 
 
 # ── why a frame was skipped ──────────────────────────────────────────────────────────────────────────────────────

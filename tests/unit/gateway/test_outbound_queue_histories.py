@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tests.unit.common.test_rate import most_in_any_window
 from tests.unit.gateway.test_outbound_queue import drain, encode, frame, make, wish
 from watchout.common.settings import Settings
 from watchout.gateway.hub.outbound_queue import OutboundQueue, OutboundQueueFull
@@ -28,6 +29,9 @@ class Watched:
     got: list[int] = field(default_factory=list)
     told: dict[DropReason, int] = field(default_factory=dict)
     sent: int = 0
+    #: When it got them, and when the last one was offered.
+    got_at: list[float] = field(default_factory=list)
+    offered_at: float = 0.0
 
     @property
     def dropped(self) -> dict[DropReason, int]:
@@ -71,6 +75,7 @@ class AnyHistory(RuleBasedStateMachine):
         watched = self.watched[stream.decode()]
         watched.got.append(int(number))
         watched.sent += 1
+        watched.got_at.append(self.now)
 
     def write_all(self) -> None:
         while (wire := self.queue.next(self.now)) is not None:
@@ -78,7 +83,13 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(gap=st.floats(0, 1.5))
     def time_passes(self, gap: float) -> None:
-        self.now += gap
+        """What waits for a rate goes out when it is due, as `RateWaits` has it."""
+        end = self.now + gap
+        while (at := self.queue.release_at(self.now)) is not None and at <= end:
+            self.now = at
+            if not self.queue.blocked:
+                self.write_all()
+        self.now = end
 
     @rule(size=st.integers(0, 400))
     def a_message_comes(self, size: int) -> None:
@@ -99,6 +110,7 @@ class AnyHistory(RuleBasedStateMachine):
         watched = self.watched[name]
         number = watched.newest + step
         watched.offered += 1
+        watched.offered_at = self.now
         if self.queue.offer_frame(watched.subscription, frame(number, name), self.now):
             if watched.is_bad(number):
                 watched.subscription.mark_undecodable()
@@ -207,7 +219,15 @@ class AnyHistory(RuleBasedStateMachine):
         if not self.queue.blocked:
             assert self.queue.depth[0] == 0
             assert self.watched["a"].subscription.waiting_frame is None
-            assert self.watched["c"].subscription.waiting_frame is None
+            paced = self.watched["c"]
+            if paced.subscription.waiting_frame is not None:
+                assert self.now < paced.subscription.release_at() <= paced.offered_at + 1 / 4
+
+    @invariant()
+    def nobody_gets_more_than_its_rate(self) -> None:
+        for watched in self.watched.values():
+            if (rate := watched.subscription.max_fps) is not None:
+                assert most_in_any_window(watched.got_at, rate) <= 2 + 1e-6
 
 
 TestAnyHistory = AnyHistory.TestCase
