@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+#: A store has to take values of so many bytes; the largest records of one key, as alerts that wait, need most of it.
+MIN_VALUE_BYTES: Final = 60 << 10
 
 
 class RevisionConflict(Exception):

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from watchout.common import log
-from watchout.common.bus.key_value import BucketUnavailable, KeyValue, RevisionConflict
+from watchout.common.bus.key_value import MIN_VALUE_BYTES, BucketUnavailable, KeyValue, RevisionConflict
 
 #: Chunks of the records of one kind of one slot.
 CHUNKS: Final = 64
@@ -242,13 +242,15 @@ class KvRecords:
         raise BucketUnavailable("the key changes again and again")
 
     def _encoded(self, number: int) -> bytes:
-        """Return the value of a chunk."""
+        """Return the value of a chunk. Raises `BucketUnavailable`."""
         key = f"{self._prefix}.{number}"
         return encode_chunk(self._epoch, self._chunks[number], self._store.max_value_bytes, self._what, key)
 
 
 def encode_chunk(epoch: int, records: dict[str, bytes], most: int, what: str, key: str) -> bytes:
-    """Return the value of a chunk. Past the largest value its oldest records are left out, which is logged.
+    """Return the value of a chunk.
+
+    Past the largest value records are left out, which is logged: those that are too large, then the oldest.
 
     Args:
         epoch: The epoch of the router that writes it.
@@ -256,16 +258,34 @@ def encode_chunk(epoch: int, records: dict[str, bytes], most: int, what: str, ke
         most: Largest value, in bytes.
         what: What the records are, for the log line.
         key: The key, for the log line.
+
+    Raises:
+        BucketUnavailable: The server takes hardly anything.
     """
-    while True:
-        value = zlib.compress(msgspec.msgpack.encode(Chunk(epoch, records)), 1)
-        if len(value) <= most or not records:
-            return value
-        kept = list(records.items())[len(records) // 8 + 1 :]
-        _log.error(
-            f"too many {what}: the oldest ones will not survive this router", key=key, left_out=len(records) - len(kept)
+    if most < MIN_VALUE_BYTES:
+        raise BucketUnavailable(
+            f"the NATS server takes values of at most {most} bytes, expected at least {MIN_VALUE_BYTES}: raise its "
+            "max_payload"
         )
-        records = dict(kept)
+    value = _packed(epoch, records)
+    if len(value) > most:
+        fitting = {each: body for each, body in records.items() if len(_packed(epoch, {each: body})) <= most}
+        _leave_out(f"{what} of which one is larger than {most} bytes", key, records, fitting)
+        records, value = fitting, _packed(epoch, fitting)
+    while len(value) > most and records:
+        kept = dict(list(records.items())[len(records) // 8 + 1 :])
+        _leave_out(f"too many {what}: the oldest ones", key, records, kept)
+        records, value = kept, _packed(epoch, kept)
+    return value
+
+
+def _packed(epoch: int, records: dict[str, bytes]) -> bytes:
+    return zlib.compress(msgspec.msgpack.encode(Chunk(epoch, records)), 1)
+
+
+def _leave_out(what: str, key: str, records: dict[str, bytes], kept: dict[str, bytes]) -> None:
+    if len(kept) < len(records):
+        _log.error(f"{what} will not survive this router", key=key, left_out=len(records) - len(kept))
 
 
 def _chunk_of(key: str) -> int:

@@ -20,8 +20,8 @@ from watchout.common.errors import BusError
 MARK: Final = 0xC1
 #: Mark, number of the message, number of the part from 0, bytes of the whole message.
 HEADER: Final = struct.Struct(">BIHI")
-#: Least `max_payload` of a server over which control messages can be sent, in bytes.
-MIN_PAYLOAD_BYTES: Final = 4096
+#: Least `max_payload` of a server that is used, in bytes: `key_value.MIN_VALUE_BYTES` and headers fit.
+MIN_PAYLOAD_BYTES: Final = 64 << 10
 #: Largest part, also where a server takes more: other messages of the connection go out between two parts.
 MAX_PART_BYTES: Final = 512 << 10
 #: Most bytes of unfinished messages, of all senders together; past it the oldest message is dropped.
@@ -35,7 +35,7 @@ def split(message: bytes, max_payload: int, number: int) -> Iterator[bytes]:
 
     Args:
         message: The encoded control message.
-        max_payload: Largest payload that the server takes, in bytes, at least `MIN_PAYLOAD_BYTES`.
+        max_payload: Largest payload that the server takes, in bytes.
         number: Number of the message, another than that of the sender's message before.
 
     """

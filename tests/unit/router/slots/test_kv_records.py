@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import zlib
 from typing import Final
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.kit.clients import eventually
 from tests.kit.memory_kv import MemoryKeyValue
-from watchout.common.bus.key_value import BucketValue
+from watchout.common.bus.key_value import MIN_VALUE_BYTES, BucketValue
 from watchout.common.reservations import Reservation
 from watchout.router.slots.kv_records import CHUNKS, Chunk, KvRecords
 from watchout.router.slots.kv_reservations import KvReservations
@@ -156,16 +157,49 @@ async def test_writes_that_may_wait_are_made_together_and_the_last_one_at_the_en
 
 async def test_past_the_largest_value_the_oldest_records_are_left_out() -> None:
     store = MemoryKeyValue()
-    store.max_value_bytes = 600
+    store.max_value_bytes = MIN_VALUE_BYTES
     records, _ = await opened(store)
-    same_chunk = [f"{n}" for n in range(9000) if zlib.crc32(f"{n}".encode()) % CHUNKS == 7][:40]
-    for number, key in enumerate(same_chunk):
-        records.change({key: bytes(zlib.crc32(b"%d %d" % (number, each)) % 256 for each in range(64))})
+    same_chunk = keys_of_one_chunk(40)
+    for key in same_chunk:
+        records.change({key: random.randbytes(4000)})
     assert await records.write()
     found = (await opened(store, 2))[1]
-    assert 0 < len(found) < 40
-    assert same_chunk[-1] in found
-    assert same_chunk[0] not in found
+    assert 10 < len(found) < 16
+    assert list(found) == same_chunk[-len(found) :]
+
+
+def keys_of_one_chunk(count: int) -> list[str]:
+    return [f"{n}" for n in range(9000) if zlib.crc32(f"{n}".encode()) % CHUNKS == 7][:count]
+
+
+async def test_a_record_that_is_larger_than_any_value_is_left_out_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    store = MemoryKeyValue()
+    store.max_value_bytes = MIN_VALUE_BYTES
+    records, _ = await opened(store)
+    before, large, after = keys_of_one_chunk(3)
+    records.change({before: b"1", large: random.randbytes(MIN_VALUE_BYTES), after: b"3"})
+    assert await records.write()
+    assert (await opened(store, 2))[1] == {before: b"1", after: b"3"}
+    assert "larger than 61440 bytes will not survive this router" in capsys.readouterr().out
+
+
+async def test_a_store_that_takes_hardly_anything_is_not_written_and_no_record_is_lost(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store = MemoryKeyValue()
+    records, _ = await opened(store)
+    records.change({"a": b"1"})
+    assert await records.write()
+    for most in (0, MIN_VALUE_BYTES - 1):
+        store.max_value_bytes = most
+        records.change({"b": b"2"})
+        assert not await records.write()
+        assert records.failing
+        assert (await opened(store, 2))[1] == {"a": b"1"}
+    assert "takes values of at most 0 bytes, expected at least 61440: raise its max_payload" in capsys.readouterr().out
+    store.max_value_bytes = MIN_VALUE_BYTES
+    assert await records.write()
+    assert (await opened(store, 2))[1] == {"a": b"1", "b": b"2"}
 
 
 #: What a chunk may hold instead of records, made by the test that has it.

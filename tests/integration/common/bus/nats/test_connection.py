@@ -229,8 +229,8 @@ async def test_names_without_an_address_and_ports_without_a_server_are_told(
 async def test_a_payload_limit_that_is_too_small_is_told(
     start_nats: Callable[..., NatsSite], connect: Callable[..., NatsConnection]
 ) -> None:
-    site = start_nats(1, "max_payload: 1000", jetstream=False)
-    await explains(connect(settings(site.url)), "max_payload is 1000 bytes, expected at least 4096")
+    site = start_nats(1, "max_payload: 65535", jetstream=False)
+    await explains(connect(settings(site.url)), "max_payload is 65535 bytes, expected at least 65536")
 
 
 async def test_a_permission_that_is_missing_is_told_with_its_subject(

@@ -10,8 +10,9 @@ import pytest
 from nats.js.api import StreamConfig
 from nats.js.errors import APIError, NoStreamResponseError, ServiceUnavailableError
 
-from watchout.common.bus.key_value import BucketCopies
+from watchout.common.bus.key_value import MIN_VALUE_BYTES, BucketCopies
 from watchout.common.bus.nats import kv
+from watchout.common.bus.nats.parts import MIN_PAYLOAD_BYTES
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +80,7 @@ def test_what_is_missing_is_said_in_a_sentence(error: Exception, words: str) -> 
 @pytest.mark.parametrize(
     ("connected", "max_payload", "largest"),
     [
+        (True, MIN_PAYLOAD_BYTES, MIN_VALUE_BYTES),
         (True, 1 << 20, kv.MAX_VALUE_BYTES),
         (True, 65536, 65536 - kv.OVERHEAD_BYTES),
         (True, 1024, 0),

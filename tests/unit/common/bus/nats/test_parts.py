@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from watchout.common.bus.messages import MAX_CONTROL_BYTES, Hello, encode
 from watchout.common.bus.nats import parts
-from watchout.common.bus.nats.parts import HEADER, MARK, MAX_PART_BYTES, MIN_PAYLOAD_BYTES, PartJoiner, split
+from watchout.common.bus.nats.parts import HEADER, MARK, MAX_PART_BYTES, PartJoiner, split
 from watchout.common.errors import BusError
 
-PAYLOADS = st.sampled_from([MIN_PAYLOAD_BYTES, MIN_PAYLOAD_BYTES + 1, 10_000, 1 << 20, 64 << 20])
+#: A payload that few messages fit into.
+SMALL = 4096
+PAYLOADS = st.sampled_from([SMALL, SMALL + 1, 10_000, 1 << 20, 64 << 20])
 SIZES = st.one_of(st.integers(0, 20_000), st.sampled_from([MAX_PART_BYTES, MAX_PART_BYTES + 1, 3 * MAX_PART_BYTES]))
 
 
@@ -31,15 +33,15 @@ def test_what_is_split_fits_and_is_joined_again(size: int, max_payload: int) -> 
 
 
 def test_a_message_that_fits_is_sent_as_it_is() -> None:
-    whole = message(MIN_PAYLOAD_BYTES)
-    (sent,) = split(whole, MIN_PAYLOAD_BYTES, 1)
+    whole = message(SMALL)
+    (sent,) = split(whole, SMALL, 1)
     assert sent is whole
 
 
 def test_the_largest_message_fits_into_the_numbers_of_the_header_at_the_least_payload() -> None:
     whole = message(MAX_CONTROL_BYTES)
     joiner = PartJoiner()
-    joined = [joiner.join(1, part) for part in split(whole, MIN_PAYLOAD_BYTES, 2**32 + 5)]
+    joined = [joiner.join(1, part) for part in split(whole, SMALL, 2**32 + 5)]
     assert joined[-1] == whole
     assert set(joined[:-1]) == {None}
 
@@ -60,7 +62,7 @@ def test_after_any_loss_no_wrong_message_comes_and_the_next_one_does(data: st.Da
         for number in range(data.draw(st.integers(1, 4))):
             whole = message(data.draw(st.integers(1, 20_000)), number)
             sent[sender].append(whole)
-            waiting[sender] += [(number, part) for part in split(whole, MIN_PAYLOAD_BYTES, number)]
+            waiting[sender] += [(number, part) for part in split(whole, SMALL, number)]
     lost: dict[str, set[int]] = {"a": set(), "b": set()}
     while any(waiting.values()):
         sender = data.draw(st.sampled_from([name for name, left in waiting.items() if left]))
@@ -74,8 +76,8 @@ def test_after_any_loss_no_wrong_message_comes_and_the_next_one_does(data: st.Da
 
 
 def test_a_repeated_and_a_foreign_part_drop_the_message() -> None:
-    first, second, third = split(message(10_000), MIN_PAYLOAD_BYTES, 1)
-    for wrong in (first[:5] + b"\0\2" + first[7:], next(split(message(20_000), MIN_PAYLOAD_BYTES, 2))):
+    first, second, third = split(message(10_000), SMALL, 1)
+    for wrong in (first[:5] + b"\0\2" + first[7:], next(split(message(20_000), SMALL, 2))):
         joiner = PartJoiner()
         assert joiner.join("a", first) is None
         assert joiner.join("a", wrong) is None
@@ -106,19 +108,19 @@ def test_unfinished_messages_are_bounded_in_bytes_and_in_number(monkeypatch: pyt
     monkeypatch.setattr(parts, "MAX_UNFINISHED_BYTES", 20_000)
     joiner = PartJoiner()
     for sender in range(100):
-        joiner.join(sender, next(split(message(9_000), MIN_PAYLOAD_BYTES, 1)))
+        joiner.join(sender, next(split(message(9_000), SMALL, 1)))
         assert joiner.bytes <= 20_000
     assert joiner.lost == 96
     monkeypatch.setattr(parts, "MAX_SENDERS", 2)
     joiner = PartJoiner()
     for sender in range(5):
-        joiner.join(sender, next(split(message(9_000), MIN_PAYLOAD_BYTES, 1)))
+        joiner.join(sender, next(split(message(9_000), SMALL, 1)))
     assert joiner.lost == 3
 
 
 def test_a_whole_message_drops_the_unfinished_one_of_its_sender_alone() -> None:
     joiner = PartJoiner()
     for sender in ("a", "b"):
-        joiner.join(sender, next(split(message(9_000), MIN_PAYLOAD_BYTES, 1)))
+        joiner.join(sender, next(split(message(9_000), SMALL, 1)))
     assert joiner.join("a", b"\x94whole") == b"\x94whole"
     assert joiner.lost == 1
