@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from watchout.common.toolbox.budget import ByteBudget, Share
+from watchout.gateway.http.expectations import send_continue
 from watchout.gateway.http.responses import RETRY, HttpError, address_key
 from watchout.gateway.progress import TransferProgress
 
@@ -50,6 +51,7 @@ class BodyReader:
         if (request.content_length or 0) > MAX_BODY_BYTES:
             raise HttpError(413, "TOO_LARGE", TOO_LARGE)
         budget, group = (self._services, "service") if verified else (self._unauthenticated, address_key(request))
+        send_continue(request)
         share = Share(budget, group, functools.partial(_abort, request))
         body, chunks, loop = bytearray(), request.content.iter_any(), asyncio.get_running_loop()
         progress = TransferProgress(BODY_STALLED_S, 0, loop.time())

@@ -10,6 +10,7 @@ from watchout.common.errors import RouterRefused, RouterUnavailable, StoreUnavai
 from watchout.common.settings import Settings
 from watchout.gateway.error_response import SERVER
 from watchout.gateway.http.bodies import TOO_LARGE
+from watchout.gateway.http.expectations import check_expectation
 from watchout.gateway.http.responses import RETRY, Handler, HttpError, connection_of
 from watchout.gateway.listen.head import HeadFault, check_fields
 from watchout.gateway.model import SocketPath
@@ -86,6 +87,7 @@ class RequestRules:
             response = HttpError(fault.status, fault.code, str(fault)).response()
             response.force_close()
             return response
+        check_expectation(request)
         if (methods := _preflight_methods(request)) is None:
             return await handler(request)
         headers = origins.preflight_headers(

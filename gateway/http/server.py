@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from typing import Any, Final
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from watchout.common import log
 from watchout.gateway.context import Context
 from watchout.gateway.error_response import SERVER
 from watchout.gateway.http.app import make_app
+from watchout.gateway.http.expectations import make_request
 from watchout.gateway.http.responses import HttpError
 from watchout.gateway.listen.dispatch import HttpConnection
 from watchout.gateway.listen.head import MAX_COOKIE_BYTES
@@ -91,6 +93,9 @@ class HttpServer:
     async def start(self) -> None:
         """Set up the application; before the first `make_connection`."""
         await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+        server.request_factory = functools.partial(make_request, server.request_factory)
 
     def make_connection(self) -> HttpConnection:
         """Return aiohttp's protocol for one connection."""

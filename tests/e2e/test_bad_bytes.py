@@ -449,7 +449,7 @@ async def test_whatever_comes_on_the_http_port_the_answers_are_documented(url, d
     assert not said or said.startswith(b"HTTP/"), said
     statuses = [int(status) for status in re.findall(rb"HTTP/\d\.\d (\d{3}) [A-Z]", said)]
     assert set(statuses) <= KNOWN, said
-    if statuses and statuses[0] >= 400 and statuses[0] != 417:  # that one is aiohttp's own, in plain text
+    if statuses and statuses[0] >= 400:
         body = said.partition(b"\r\n\r\n")[2].partition(b"HTTP/")[0]
         assert json.loads(body)["error"]["code"], said
 
@@ -466,6 +466,33 @@ async def test_a_body_that_is_not_coded_as_it_says_is_a_4xx_or_not_looked_at(url
     if answer.status != 200:
         assert answer.error
     assert (await http(f"{url}/health/live")).status == 200
+
+
+async def test_a_body_is_asked_for_only_when_it_is_wanted_and_other_expectations_are_refused(url, clients):
+    body = b'{"streamId":"cam","severity":"low","message":"m"}'
+    sized, waits = f"Content-Length: {len(body)}", "Expect: 100-Continue"
+    refused = [
+        (request(ALERTS, sized, waits), 401), (request("POST /nothing HTTP/1.1", SERVICE, sized, waits), 404),
+        (request("POST /stats HTTP/1.1", SERVICE, sized, waits), 405),
+        (request(ALERTS, SERVICE, "Content-Length: 99999999", waits), 413),
+        (request(ALERTS, SERVICE, sized, "Expect: x", body=body), 417),
+        (request(ALERTS, SERVICE, sized, waits, "Expect: x", body=body), 417),
+        (request("POST /nothing HTTP/1.1", sized, "Expect: x", body=body), 417),
+        (request("GET / HTTP/1.1", "Expect: x"), 417),
+    ]  # fmt: skip
+    for sent, status in refused:
+        raw = await clients.raw(url)
+        await raw.send(sent)
+        answer = await raw.answer()
+        assert (answer.status, bool(answer.error)) == (status, True), sent
+    raw = await clients.raw(url)
+    await raw.send(request(ALERTS, SERVICE, sized, waits))
+    assert (await raw.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+    await raw.send(body)
+    assert (await raw.answer()).status == 202
+    raw = await clients.raw(url)
+    await raw.send(request(ALERTS.replace("1.1", "1.0"), SERVICE, sized, "Expect: x", body=body))
+    assert (await raw.answer()).status == 202, "HTTP/1.0 knows no expectations"
 
 
 @pytest.mark.parametrize("sent", [b"", b"{", b'{"streamId":'])
