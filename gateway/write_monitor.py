@@ -8,6 +8,7 @@ from typing import Final
 
 from watchout.gateway.kernel_buffers import WRITE_HIGH_BYTES, acknowledged_bytes, unread_bytes
 from watchout.gateway.progress import TransferProgress
+from watchout.gateway.why.tcp_info import TcpInfo, read_tcp_info
 
 #: A reader that takes no byte of its response for this long is cut off, in seconds.
 STALLED_S: Final = 10.0
@@ -20,11 +21,14 @@ class WriteMonitor:
 
     The transport reports that it is full as soon as it holds a byte that the kernel did not take. So pipelined
     requests cannot pile up responses: each waits in `wait_until_taken` for the one before.
+
+    Attributes:
+        tcp: What the kernel knew of the connection of a response without end, when that was lost; None: nothing.
     """
 
     __slots__ = (
         "_lost", "_on_full", "_on_lost", "_on_stalled", "_progress", "_stalled_s", "_streams", "_taken", "_timer",
-        "_transport",
+        "_transport", "tcp",
     )  # fmt: skip
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -34,6 +38,7 @@ class WriteMonitor:
         self._taken = asyncio.Event()
         self._taken.set()
         self._streams = self._lost = False
+        self.tcp: TcpInfo | None = None
         self._progress: TransferProgress | None = None
         self._on_lost: Callable[[], object] | None = None
         self._on_full: Callable[[], object] | None = None
@@ -80,6 +85,8 @@ class WriteMonitor:
 
     def on_connection_lost(self) -> None:
         """Handle the end of the connection: wake all waiters and stop."""
+        if self._streams and not self._lost:
+            self.tcp = read_tcp_info(self._transport)
         self._lost = True
         self._taken.set()
         if self._on_lost is not None:

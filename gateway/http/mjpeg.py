@@ -31,7 +31,7 @@ from watchout.gateway.http.mjpeg_parts import (
 from watchout.gateway.http.responses import connection_of
 from watchout.gateway.hub.subscription import DropReason, Subscription
 from watchout.gateway.kernel_buffers import shares_writes
-from watchout.gateway.why.tcp_info import read_tcp_info
+from watchout.gateway.why.tcp_info import TcpInfo, read_tcp_info
 from watchout.gateway.write_monitor import WriteMonitor
 from watchout.identity import Identity
 
@@ -129,10 +129,14 @@ class Mjpeg:
             self.count_dropped()
             tally.add_subscription(self._subscription)
             tally.end(0, self._why or "the reader left", "gateway" if self._why else "client")
-            transport = request.transport
-            tcp = None if transport is None else read_tcp_info(transport)
-            self._context.recorder.closed(tally, user=self._user, path=request.path, tcp=tcp)
+            self._context.recorder.closed(tally, user=self._user, path=request.path, tcp=self._tcp_info(request))
         return response
+
+    def _tcp_info(self, request: web.Request) -> TcpInfo | None:
+        """Return what the kernel knows of the connection, which the reader may have ended."""
+        if request.transport is not None:
+            return read_tcp_info(request.transport)
+        return None if self._monitor is None else self._monitor.tcp
 
     async def _send_all(self, request: web.Request, response: web.StreamResponse) -> None:
         loop = asyncio.get_running_loop()

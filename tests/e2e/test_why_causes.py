@@ -111,6 +111,8 @@ async def test_why_the_gateway_ends_or_refuses_a_connection(watchout, clients: C
         assert await stranger.close_code() == 1008
         await idle.gone()
         await eventually(lambda: any(line["path"].endswith("mjpeg") for line in access_lines(started)), COMES_S)
+        (moving,) = (line for line in access_lines(started) if line["path"].endswith("mjpeg"))
+        assert moving["bytes_out"] > 1000, moving
 
     expected = {
         "refused_login": "closed 1008: it did not sign in within AUTH_TIMEOUT_S",
