@@ -132,11 +132,10 @@ class Scheduler(Generic[F]):
         self.counts.offered += 1
         known = self._see(stream, now)
         known.counts.offered += 1
-        if order <= known.order:
+        if not known.is_newer(order, now):
             self.counts.replaced += 1
             known.counts.replaced += 1
             return OfferOutcome.OVERTAKEN
-        known.order = order
         known.coverage.on_frame(now)
         if not kind.is_key:
             self.counts.dependent += 1

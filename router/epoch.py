@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from watchout.common import log
-from watchout.common.bus.messages.fields import MAX_EPOCH
+from watchout.common.bus.messages.fields import EXCEEDABLE_EPOCH
 from watchout.common.errors import StartError
 from watchout.common.home import write_file
 from watchout.common.home_files import EPOCH_FILE
@@ -25,6 +25,9 @@ def next_epoch(home: Path, now_ms: int) -> tuple[int, bool]:
     """
     path = home / EPOCH_FILE
     former, may_be_former = _read(path)
+    if now_ms >= EXCEEDABLE_EPOCH:
+        _log.warning("this machine's clock is far in the future, the epoch is not taken from it", now_ms=now_ms)
+        now_ms = 1
     epoch = max(now_ms, former + 1)
     try:
         write_file(path, f"{epoch}\n")
@@ -42,12 +45,12 @@ def _read(path: Path) -> tuple[int, bool]:
         with path.open(encoding="ascii") as file:
             text = file.read(MAX_FILE_CHARS)
         former = int(text)
-        if not 0 < former < MAX_EPOCH:
+        if not 0 < former < EXCEEDABLE_EPOCH:
             raise ValueError(former)
     except FileNotFoundError:
         return 0, False
     except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else f"expected a number below {MAX_EPOCH}"
+        reason = exc.strerror if isinstance(exc, OSError) else f"expected a number below {EXCEEDABLE_EPOCH}"
         _log.warning("the epoch of the former router cannot be read, it is taken from the clock", file=str(path),
                      reason=reason)  # fmt: skip
         return 0, True

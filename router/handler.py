@@ -48,6 +48,7 @@ from watchout.common.bus.messages import (
     WhyAnswered,
     decode_from_member,
 )
+from watchout.common.bus.messages.fields import EXCEEDABLE_EPOCH
 from watchout.common.bus.transport import RouterTransport
 from watchout.common.errors import BusError
 from watchout.common.media.held_frames import HeldFrames
@@ -133,7 +134,13 @@ class MessageHandler:
             self._forget_if_unknown(member)
             return
         if self.on_later_epoch is not None and envelope.epoch > self.members.epoch:
-            self.on_later_epoch(envelope.epoch)
+            if envelope.epoch < EXCEEDABLE_EPOCH:
+                self.on_later_epoch(envelope.epoch)
+            else:
+                error = BusError(f"epoch {envelope.epoch}, expected below {EXCEEDABLE_EPOCH}")
+                self._on_bad_message(
+                    "a member knows an epoch that no router can exceed, it has to forget it", error, member
+                )
             return
         if self.bus.is_remote(member) and not may_be_remote(envelope.body):
             error = BusError(f"{type(envelope.body).__name__}, expected what a bridge sends")
@@ -203,6 +210,8 @@ class MessageHandler:
                 self.members.set_coverage(member, dict(rows))
             case StreamReport():
                 self.streams.report(member, body)
+            case PublicationState(term=term) if term > self.streams.highest_term:
+                self._on_impossible_term(member, body)
             case PublicationState():
                 send_all(map(self._with_last_alert, self.streams.set_publication(member, body, now_ms)))
             case Interest():
@@ -226,7 +235,9 @@ class MessageHandler:
                 else:
                     self._refuse(member, body.request, "try again")
             case ReservationReport():
-                self.streams.add_reported_reservations(body, now)
+                if refused := self.streams.add_reported_reservations(body, now):
+                    error = BusError(f"{refused}, expected at most {self.streams.highest_term}")
+                    self._on_bad_message("a reservation of a gateway is not taken over", error, member)
             case Release():
                 self.incidents.on_release(body, now_ms)
                 send_all(self.streams.release(member, body, now, now_ms))
@@ -255,6 +266,20 @@ class MessageHandler:
                 raise AssertionError("`Members.receive` does not return HANDLE for a greeting")
             case _:
                 assert_never(body)
+
+    def _on_impossible_term(self, member: bytes, state: PublicationState) -> None:
+        """Refuse a publication with a term that no router can have granted: all later grants would be above it.
+
+        The message may have changed on its way: the gateway reports what it has anew. If it has that term, as of a
+        grant that changed, it ends the publication.
+        """
+        error = BusError(f"term {state.term} of {state.stream}, expected at most {self.streams.highest_term}")
+        self._on_bad_message("bad message from a member", error, member)
+        if self.streams.is_reporting(member):
+            revoke = Send(member, Revoke(stream=state.stream, term=state.term))
+            self.outbox.send_all([self._with_last_alert(revoke)])
+        else:
+            self.outbox.send(member, Rejoin())
 
     def _decide(self, member: bytes, body: HeldRequest) -> None:
         """Handle a request that depends on which streams have a publisher, or on the shares."""

@@ -8,13 +8,15 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from watchout.common import supervisor
+from watchout.common import log, supervisor
 from watchout.common.reservations import Reservation
 from watchout.router.record_store import ReservationChange, ReservationStore
 from watchout.router.streams.registry import Streams
 
 #: Reservations that are taken over or collected in one turn of the event loop.
 AT_ONCE: Final = 1_000
+
+_log: Final = log.get("router.reservation_sync")
 
 
 class ReservationSync:
@@ -31,11 +33,20 @@ class ReservationSync:
 
     async def restore(self, now: float, now_ms: int) -> None:
         """Load the store into the registry, at the start. `now` and `now_ms` are the same moment on both clocks."""
-        for number, (name, reservation) in enumerate(await self._store.load(now_ms), 1):
+        refused = 0
+        for number, (name, stored) in enumerate(await self._store.load(now_ms), 1):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
-            ended_at = now - (now_ms - reservation.ended_at) / 1000
-            self._streams.restore(name, replace(reservation, ended_at=ended_at))
+            term = stored.term
+            if term > self._streams.highest_term:
+                term, refused = 1, refused + 1
+            ended_at = now - (now_ms - stored.ended_at) / 1000
+            self._streams.restore(name, replace(stored, ended_at=ended_at, term=term))
+        if refused:
+            _log.warning(
+                "stored reservations have terms that no router can have granted, their owners are taken over without",
+                count=refused, expected_at_most=self._streams.highest_term,
+            )  # fmt: skip
 
     def save(self, now: float, now_ms: int) -> None:
         """Begin to write what changed since the last call; do nothing while a write is in progress or has to wait.

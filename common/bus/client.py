@@ -45,6 +45,7 @@ from watchout.common.bus.messages import (
     decode_from_router,
     encode,
 )
+from watchout.common.bus.messages.fields import TERM_ROOM
 from watchout.common.bus.reply_records import R, read_reply
 from watchout.common.bus.router_clock import RouterClock
 from watchout.common.bus.transport import OpenMemberTransport
@@ -63,6 +64,8 @@ METRICS_EVERY_S: Final = 1.0
 SNAPSHOT_TURN: Final = 200
 #: A snapshot that failed is sent again after this time, in seconds.
 SNAPSHOT_AGAIN_S: Final = 1.0
+#: Seconds between two warnings about messages of the router that do not fit the contract.
+WARN_EVERY_S: Final = 5.0
 
 _log = log.get("common.bus.client")
 
@@ -138,6 +141,7 @@ class BusClient:
         self._snapshot_task: asyncio.Task[None] | None = None
         self._closed = self._over = False
         self._bad_messages = 0
+        self._warned_at = float("-inf")
         #: The router's epoch and the number of the last alert received.
         self._last_alert = (0, 0)
         self._live_at = self._loop.time()
@@ -390,11 +394,18 @@ class BusClient:
         try:
             envelope = decode_from_router(data)
         except BusError as exc:
-            self._bad_messages += 1
-            _log.warning("bad message from the router", error=str(exc), **self._where)
+            self._on_bad_message(str(exc))
             return
         self._run(self._membership.received(envelope, self._loop.time()))
         garbage.worked()
+
+    def _on_bad_message(self, error: str) -> None:
+        """Count a message that does not fit the contract, and log it unless one was logged within `WARN_EVERY_S`."""
+        self._bad_messages += 1
+        now = self._loop.time()
+        if now - self._warned_at >= WARN_EVERY_S:
+            self._warned_at = now
+            _log.warning("bad message from the router", error=error, **self._where)
 
     def _tick(self) -> None:
         now = self._loop.time()
@@ -444,7 +455,14 @@ class BusClient:
                             self._on_lost()
 
     def _deliver(self, body: FromRouter) -> None:
-        """Hand a message to the request that waits for it, or to `on_message`."""
+        """Hand a message to the request that waits for it, or to `on_message`.
+
+        A term that no router of this epoch can have granted or been told is not taken over: later ones would not count.
+        """
+        term, terms_end = getattr(body, "term", 0), (self._membership.epoch << 20) + 2 * TERM_ROOM
+        if term >= terms_end:
+            self._on_bad_message(f"{type(body).__name__} with term {term}, expected below {terms_end}")
+            return
         if isinstance(body, RouterHeartbeat):
             self.clock.observe(body.now, clock.now_ms())
             supervisor.current().pulse()

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from watchout.common.bus.messages.fields import MEMBER_ID_BYTES, VERSION
+from watchout.common.bus.messages.fields import MAX_TERM, MEMBER_ID_BYTES, VERSION
 from watchout.common.errors import BusError
 from watchout.common.media.codecs import BY_NUMBER, BY_VALUE, Codec
 
@@ -160,6 +160,8 @@ def read_frame_head(data: bytes | memoryview) -> FrameHead:
     known = BY_NUMBER if form in _NAMED_CODEC else BY_VALUE
     if form > FORM_BINARY_MESSAGE or codec not in known:
         raise BusError(f"frame with form {form} and codec {codec}, expected 0–{FORM_BINARY_MESSAGE} and 0–{max(known)}")
+    if term >= MAX_TERM:
+        raise BusError(f"frame with term {term}, expected below {MAX_TERM}")
     name = bytes(data[at : at + length])
     if not length or len(name) < length or not name.isascii():
         raise BusError(f"frame with a stream id of {len(name)} bytes, expected {length or 'some'} in ASCII")

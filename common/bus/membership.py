@@ -13,7 +13,8 @@ a message was lost: the member sends `Hello` again, and after the `Welcome` its 
 event loop that does the work; ZeroMQ's own would be answered by a thread that cannot know whether that loop hangs.
 
 On a carrier on which two routers can be live for one slot (`fenced`) the member obeys the highest epoch that it has
-seen: what a router of a lower one says has no effect.
+seen: what a router of a lower one says has no effect. One that no router can exceed (`EXCEEDABLE_EPOCH`), as of bytes
+that changed on their way, is not obeyed for good.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import enum
 from dataclasses import dataclass
 
 from watchout.common.bus.messages import Envelope, FromRouter, Rejoin, RouterHeartbeat, SlotsDiffer, Welcome
+from watchout.common.bus.messages.fields import EXCEEDABLE_EPOCH
 
 #: Interval of `Hello` while the router is not connected, in seconds.
 HELLO_EVERY_S = 0.25
@@ -40,6 +42,9 @@ MEMBER_LOST_AFTER_S = 3.0
 #: The router removes a bridge after this silence, so that another bridge has its streams within 2 s (the router checks
 #: every `HEARTBEAT_EVERY_S`). The bridge loses no state by it, and joins again when it wakes.
 BRIDGE_LOST_AFTER_S = 1.4
+#: An epoch that no router can exceed is forgotten when no router has spoken with it for so long, in seconds: longer
+#: than a router that has a successor can go on.
+FORGOTTEN_AFTER_S = 15.0
 
 
 class MembershipState(enum.Enum):
@@ -115,6 +120,7 @@ class Membership:
         self._fenced = fenced
         #: The highest epoch that a message carried, 0 before the first one.
         self.highest_epoch = 0
+        self._highest_at = 0.0
         #: The router's epoch, 0 before the first `Welcome`.
         self.epoch = 0
         #: Which messages the router understands (`Welcome.level`), 0 before the first `Welcome`.
@@ -154,6 +160,8 @@ class Membership:
 
         """
         actions: list[Action] = []
+        if self.highest_epoch >= EXCEEDABLE_EPOCH and now - self._highest_at >= FORGOTTEN_AFTER_S:
+            self.highest_epoch = self.epoch if self.epoch < EXCEEDABLE_EPOCH else 0
         if self.state is MembershipState.LIVE and now - self._received_at > LOST_AFTER_S:
             self.state = MembershipState.DOWN
             actions.append(Left())
@@ -180,7 +188,8 @@ class Membership:
         if self._fenced and envelope.epoch < self.highest_epoch:
             return []
         succeeded = self._fenced and envelope.epoch > self.highest_epoch
-        self.highest_epoch = max(self.highest_epoch, envelope.epoch)
+        if envelope.epoch >= self.highest_epoch:
+            self.highest_epoch, self._highest_at = envelope.epoch, now
         match envelope.body:
             case Welcome(attempt=attempt, level=level, frames_at=frames_at, now=router_ms):
                 if attempt != self.attempt:  # the reply to an earlier `Hello`

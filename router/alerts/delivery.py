@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from watchout.common import clock, metric_names
+from watchout.common import clock, log, metric_names
 from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import Alert
 from watchout.common.bus.messages import (
@@ -43,6 +43,8 @@ if TYPE_CHECKING:  # loaded where a webhook is set
 MAX_MISSED: Final = 1_000
 #: What may happen to one alert many times.
 _REPEATED: Final = frozenset({IncidentKind.DUPLICATE, IncidentKind.REDELIVERED})
+
+_log: Final = log.get("router.alerts.delivery")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,11 +208,17 @@ class AlertDelivery:
         Args:
             member: The gateway.
             alerts_epoch: Epoch of the router that numbered the last alert which the gateway has.
-            last_alert: The number of that alert; it counts only if that router is this one.
+            last_alert: The number of that alert; it counts only if that router is this one, and has had so many.
 
         """
-        if self.replay.resume(member, last_alert if alerts_epoch == self.epoch else 0):
+        if self.replay.resume(member, last_alert if self._is_own(alerts_epoch, last_alert) else 0):
             self._send_batch(member)
+
+    def _is_own(self, epoch: int, number: int) -> bool:
+        """Return whether an alert that a gateway names is one of this router's. A number that none has is logged."""
+        if epoch == self.epoch and number > self.log.last:
+            _log.warning("a gateway names an alert that was never sent", number=number, expected_at_most=self.log.last)
+        return epoch == self.epoch and number <= self.log.last
 
     def send_missed(self, member: bytes, interest: Interest) -> None:
         """Send a gateway the alerts of a stream that were accepted before its interest in them arrived here.
@@ -226,7 +234,7 @@ class AlertDelivery:
         """
         if not interest.alerts_epoch or not interest.alert_viewers:
             return
-        is_own = interest.alerts_epoch == self.epoch
+        is_own = self._is_own(interest.alerts_epoch, interest.last_alert)
         after = interest.last_alert if is_own else 0
         for logged in self.log.of_stream_after(interest.stream, after, MAX_MISSED):
             self._send_again(member, logged, None if is_own else logged.at, number=0)

@@ -26,7 +26,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
-from watchout.common.bus.messages.fields import MAX_EPOCH
+from watchout.common.bus.messages.fields import EXCEEDABLE_EPOCH
 from watchout.common.bus.slot_entries import Beat, SlotBeat, SlotEntry
 from watchout.router.slots.commands import Command, CompareAndSet, Known, Read, SendBeat, StartRouter, StopRouter
 from watchout.router.slots.slot_state import Peer, Pending, Purpose, Role, SlotState
@@ -353,7 +353,8 @@ class LeaseMachine:
             return [self._ask(slot, state, now)]
         if now < state.wanted_at + self._take_delay(now) + self._spread[slot]:
             return []
-        return self._write(slot, state, Purpose.TAKE, max(now_ms, state.highest + 1), now)
+        by_clock = now_ms if now_ms < EXCEEDABLE_EPOCH else 0
+        return self._write(slot, state, Purpose.TAKE, max(by_clock, state.highest + 1), now)
 
     def _take_delay(self, now: float) -> float:
         """Return for how many seconds others come first, which may take a slot too."""
@@ -449,7 +450,7 @@ class LeaseMachine:
         """Note who has a slot, as its beat says."""
         state = self.slots[row.slot]
         self._see(state, row.epoch)
-        if state.role is not Role.NONE and row.epoch >= state.epoch:
+        if state.role is not Role.NONE and state.epoch <= row.epoch < EXCEEDABLE_EPOCH:
             state.raising, state.heard_at = state.role is Role.HELD, now
         self._spurn(row.slot, beat.router, now)
         known = state.known
@@ -485,7 +486,7 @@ class LeaseMachine:
         return Read(slot, self._requests)
 
     def _write(self, slot: int, state: SlotState, purpose: Purpose, epoch: int, now: float) -> list[Command]:
-        if epoch >= MAX_EPOCH or state.known is None:
+        if state.known is None:
             return []
         self._requests += 1
         if purpose is Purpose.RELEASE:
@@ -520,7 +521,7 @@ class LeaseMachine:
             self._see(state, known.entry.epoch)
 
     def _see(self, state: SlotState, epoch: int) -> None:
-        if epoch < MAX_EPOCH - 1:
+        if epoch < EXCEEDABLE_EPOCH:
             state.highest = max(state.highest, epoch)
 
     def _beat(self, now: float) -> SendBeat:

@@ -21,6 +21,7 @@ from watchout.common.bus.messages import (
     Revoke,
     StreamReport,
 )
+from watchout.common.bus.messages.fields import TERM_ROOM
 from watchout.common.media.frame_ids import FRAME_ID_HIGH, FRAME_ID_JUMP
 from watchout.router.streams.interests import Interests
 from watchout.router.streams.routing import Routing
@@ -48,6 +49,11 @@ class StreamClaims:
         self._routing = routing
         self._interests = interests
         self._snapshots = snapshots
+
+    @property
+    def highest_term(self) -> int:
+        """The highest term that this router or one before it can have granted."""
+        return max(self._next_term, self._first_term + TERM_ROOM)
 
     def claim(self, member: bytes, claim: Claim, now: float, now_ms: int) -> list[Send]:
         """Handle the claim of a gateway for a publisher that registers a stream.

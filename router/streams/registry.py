@@ -107,6 +107,15 @@ class Streams:
         room = self._make_room(state.stream, self._table.has_room_to_publish)
         return room + self._claims.set_publication(member, state, now_ms)
 
+    @property
+    def highest_term(self) -> int:
+        """The highest term that a member can have: see `StreamClaims.highest_term`."""
+        return self._claims.highest_term
+
+    def is_reporting(self, member: bytes) -> bool:
+        """Return whether a member has joined and is reporting its state."""
+        return self._snapshots.is_reporting(member)
+
     def report(self, member: bytes, report: StreamReport) -> None:
         """Take over a gateway's counters."""
         self._claims.report(member, report)
@@ -270,10 +279,19 @@ class Streams:
         """Forget the owners of streams that ended long ago."""
         self._ownership.prune(now)
 
-    def add_reported_reservations(self, report: ReservationReport, now: float) -> None:
-        """Take over reservations from a gateway that knows them from a former router, unless newer ones are known."""
+    def add_reported_reservations(self, report: ReservationReport, now: float) -> str:
+        """Take over reservations from a gateway that knows them from a former router, unless newer ones are known.
+
+        Returns:
+            The last one whose term no router can have granted, and which is not taken over, as text; "": there is none.
+        """
+        refused = ""
         for name, user, organizations, term, frame_id, ago_s in report.rows:
+            if term > self.highest_term:
+                refused = f"term {term} of {name}"
+                continue
             self.restore(name, Reservation(user, organizations, term, frame_id, now - ago_s))
+        return refused
 
     def restore(self, name: str, reservation: Reservation) -> None:
         """Take over a reservation of a former router, unless the stream has a publisher or a later one is known.

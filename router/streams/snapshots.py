@@ -34,6 +34,10 @@ class Snapshots:
     def __len__(self) -> int:
         return len(self._unconfirmed)
 
+    def is_reporting(self, member: bytes) -> bool:
+        """Return whether a member is reporting its state: between `begin` and `end`."""
+        return member in self._unconfirmed
+
     def begin(self, member: bytes, publications: set[str], interests: set[str]) -> None:
         """Expect the member to report these streams again."""
         self._unconfirmed[member] = UnconfirmedStreams(publications, interests)

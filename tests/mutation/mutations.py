@@ -414,8 +414,8 @@ MUTATIONS: Final = (
         name="lease-epoch-rises",
         rule="whoever takes a slot has a higher epoch than all that it knows",
         file="router/slots/lease.py",
-        before="Purpose.TAKE, max(now_ms, state.highest + 1), now)",
-        after="Purpose.TAKE, now_ms, now)",
+        before="Purpose.TAKE, max(by_clock, state.highest + 1), now)",
+        after="Purpose.TAKE, by_clock, now)",
         unit=("tests/unit/router/slots/test_lease_explored.py::test_no_single_fault_at_any_time_breaks_a_promise",),
         e2e=(
             "tests/integration/router/slots/test_faults.py::test_a_released_slot_is_taken_with_a_later_epoch_whatever_the_clock_says",

@@ -9,7 +9,7 @@ import msgpack
 import msgspec
 
 from watchout.common.alerts.model import Alert
-from watchout.common.bus.messages.fields import MAX_CONTROL_BYTES, VERSION, Message
+from watchout.common.bus.messages.fields import MAX_CONTROL_BYTES, MAX_EPOCH, VERSION, Message
 from watchout.common.bus.messages.from_member import FromMember
 from watchout.common.bus.messages.from_router import FromRouter
 from watchout.common.errors import BusError
@@ -131,6 +131,8 @@ def _unpack(data: bytes) -> tuple[int, int, object]:
         case [int(version), int(epoch), int(seq), body] if epoch >= 0 and seq >= 0:
             if version != VERSION:
                 raise BusError(f"bus version {version}, expected {VERSION}")
+            if epoch >= MAX_EPOCH:
+                raise BusError(f"epoch {epoch}, expected below {MAX_EPOCH}")
             return epoch, seq, body
     raise BusError("expected [version, epoch, seq, body]")
 

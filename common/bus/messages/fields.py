@@ -38,6 +38,13 @@ MAX_COVERAGE_ROWS: Final = 1_000
 MAX_LINK_ROWS: Final = 200
 #: Epochs stay below this, which as ms is the year 2109: terms are built on the epoch and have 63 bits.
 MAX_EPOCH: Final = 2**42
+#: A router can exceed each epoch below this one. Members forget a higher one that no router has.
+EXCEEDABLE_EPOCH: Final = MAX_EPOCH - 4096
+#: The terms of a router's grants are above its epoch × 2²⁰ by less than this, as of epochs for a year, unless a member
+#: has told it higher ones.
+TERM_ROOM: Final = 2**55
+#: Terms stay below this.
+MAX_TERM: Final = (MAX_EPOCH << 20) + 2 * TERM_ROOM
 #: Length of a member's id, in bytes.
 MEMBER_ID_BYTES: Final = 8
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unit.mlbridge.scheduler_kit import make, offer, sent, ticket
 from watchout.mlbridge.breaker import FIRST_PAUSE_S, OPEN_AFTER
 from watchout.mlbridge.commands import CancelRequest, OfferOutcome, ResultOutcome, SendFrame
+from watchout.mlbridge.scheduled_stream import LOWER_AFTER_S
 from watchout.mlbridge.scheduler import FORGET_AFTER_S, REPORTED_FOR_S
 
 
@@ -42,6 +45,20 @@ def test_a_new_term_may_count_its_frames_from_one_again() -> None:
     assert scheduler.offer("a", (2, 1), "new", 1, 0.0) is OfferOutcome.REPLACED_ONE
     assert scheduler.offer("a", (1, 901), "zombie", 1, 0.0) is OfferOutcome.OVERTAKEN
     assert sent(scheduler.due(0.0)) == ["new"]
+
+
+@pytest.mark.parametrize("false", [(2**61, 1), (1, 2**31)])
+def test_a_frame_with_a_number_that_nobody_gave_it_stops_its_stream_for_a_while_only(false: tuple[int, int]) -> None:
+    scheduler = make(max_fps=100)
+    scheduler.offer("a", (1, 5), "a5", 1, 0.0)
+    assert scheduler.offer("a", false, "false", 1, 0.0) is OfferOutcome.REPLACED_ONE
+    outcomes = [scheduler.offer("a", (1, 6 + second), "x", 1, float(second)) for second in range(13)]
+    first = int(LOWER_AFTER_S)
+    assert outcomes == [OfferOutcome.OVERTAKEN] * first + [OfferOutcome.REPLACED_ONE] * (13 - first)
+    for second in range(19, 40):  # on two ways, one of which is behind
+        scheduler.offer("a", (1, second), "x", 1, float(second))
+        assert scheduler.offer("a", (1, second - 10), "behind", 1, float(second)) is OfferOutcome.OVERTAKEN
+    assert {scheduler.offer("a", (1, 1), "again", 1, 60.0 + second) for second in range(20)} == {OfferOutcome.OVERTAKEN}
 
 
 def test_no_more_requests_are_under_way_than_allowed() -> None:

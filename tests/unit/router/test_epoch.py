@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from watchout.common.bus.messages.fields import MAX_EPOCH
+from watchout.common.bus.messages.fields import EXCEEDABLE_EPOCH
 from watchout.common.home_files import EPOCH_FILE
 from watchout.router.epoch import next_epoch
 
@@ -23,7 +23,7 @@ def test_the_next_one_is_above_it_also_when_the_clock_went_back(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "-5", "0", "1.5", "9" * 30, "9" * 10_000, str(MAX_EPOCH), "\u0663", "12\n\n13"]
+    "text", ["", "x", "-5", "0", "1.5", "9" * 30, "9" * 10_000, str(EXCEEDABLE_EPOCH), "\u0663", "12\n\n13"]
 )
 def test_a_file_that_holds_no_epoch_is_passed_over_with_a_word(
     text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -32,6 +32,13 @@ def test_a_file_that_holds_no_epoch_is_passed_over_with_a_word(
     assert next_epoch(tmp_path, NOW_MS) == (NOW_MS, True)
     assert str(tmp_path / EPOCH_FILE) in capfd.readouterr().out
     assert next_epoch(tmp_path, NOW_MS) == (NOW_MS + 1, True)
+
+
+def test_a_clock_that_is_far_in_the_future_makes_no_epoch(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    next_epoch(tmp_path, NOW_MS)
+    assert next_epoch(tmp_path, EXCEEDABLE_EPOCH) == (NOW_MS + 1, True)
+    assert "clock" in capfd.readouterr().out
+    assert next_epoch(tmp_path, EXCEEDABLE_EPOCH - 2) == (EXCEEDABLE_EPOCH - 2, True)
 
 
 def test_where_it_cannot_be_written_the_clock_decides_and_the_file_is_named(

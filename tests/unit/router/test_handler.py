@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from tests.kit.clients import JPEG
 from tests.unit.router.recorded_bus import (
@@ -70,6 +71,7 @@ from watchout.common.bus.messages import (
     Welcome,
     encode,
 )
+from watchout.common.bus.messages.fields import EXCEEDABLE_EPOCH
 from watchout.common.bus.reply_records import ProcessReport
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
@@ -90,6 +92,10 @@ from watchout.router.outbox import Outbox
 from watchout.router.startup_hold import REPORTED_S, SYNC_GRACE_S, StartupHold
 from watchout.router.streams.registry import Streams
 
+STATE: Final = PublicationState(
+    stream="cam", term=1, user="ann", status="streaming", producing=True, wants_alerts=False, frame_id=0,
+    total_frames=0, fps=0.0, started_at=NOW_MS,
+)  # fmt: skip
 GREETINGS: dict[bytes, Hello] = {
     GATEWAY: Hello(kind="gateway", name="gateway", pid=1),
     OTHER: Hello(kind="gateway", name="gateway-2", pid=2),
@@ -165,11 +171,7 @@ class Place:
         """Claim a stream and report its publication; the term."""
         self.send(member, Claim(request=1, stream=stream, user="ann"))
         (granted,) = self.take(member, GrantedReply)
-        state = PublicationState(
-            stream=stream, term=granted.term, user="ann", status="streaming", producing=True, wants_alerts=False,
-            frame_id=0, total_frames=0, fps=0.0, started_at=NOW_MS,
-        )  # fmt: skip
-        self.send(member, state)
+        self.send(member, replace(STATE, stream=stream, term=granted.term))
         return int(granted.term)
 
     def watch(self, member: bytes = OTHER, stream: str = "cam") -> None:
@@ -276,6 +278,52 @@ def test_bad_messages_are_logged_once_in_a_while_and_counted_all(place: Place, m
     place.handler.on_control(STRANGER, b"no message")
     assert logged == ["bad frame from a member", "bad message from a member"]
     assert place.count(metric_names.BUS_BAD_MESSAGES) == 6
+
+
+@pytest.mark.parametrize(("epoch", "is_followed"), [(EXCEEDABLE_EPOCH - 1, True), (EXCEEDABLE_EPOCH, False)])
+def test_a_member_that_knows_an_epoch_that_no_router_can_exceed_is_named_in_the_log(
+    place: Place, capfd: pytest.CaptureFixture[str], epoch: int, is_followed: bool
+) -> None:
+    seen: list[int] = []
+    place.handler.on_later_epoch = seen.append
+    for _ in range(3):
+        place.handler.on_control(GATEWAY, encode(epoch, 0, GREETINGS[GATEWAY]))
+    assert seen == [epoch] * 3 * is_followed
+    assert place.take(GATEWAY) == []
+    said = capfd.readouterr().out
+    assert said.count(f"epoch {epoch}, expected below {EXCEEDABLE_EPOCH}") == (not is_followed)
+
+
+def test_a_term_that_no_router_can_have_granted_is_not_taken_over(
+    place: Place, capfd: pytest.CaptureFixture[str]
+) -> None:
+    highest = place.streams.highest_term
+    place.send(GATEWAY, replace(STATE, term=highest + 1))
+    assert [type(each) for each in place.take(GATEWAY)] == [Rejoin]
+    assert f"term {highest + 1} of cam, expected at most {highest}" in capfd.readouterr().out
+    place.send(GATEWAY, GREETINGS[GATEWAY])
+    place.take(GATEWAY)
+    place.send(GATEWAY, replace(STATE, term=highest + 1))  # it was no fault on the way
+    (revoke,) = place.take(GATEWAY)
+    assert (revoke.stream, revoke.term) == ("cam", highest + 1)
+    place.send(GATEWAY, SnapshotEnd(publications=1, interests=0))
+    place.send(GATEWAY, replace(STATE, term=highest))
+    assert place.take(GATEWAY, Revoke) == []
+    term = place.publish(OTHER, "another")
+    assert term == highest + 1, "it was granted here, so it counts"
+    place.send(OTHER, replace(STATE, stream="another", term=term, frame_id=5))
+    assert place.take(OTHER, Rejoin) == []
+
+
+def test_a_reservation_with_a_term_that_no_router_can_have_granted_is_passed_over(
+    place: Place, capfd: pytest.CaptureFixture[str]
+) -> None:
+    highest = place.streams.highest_term
+    rows = [("a", "ann", (), highest + 1, 1, 0.0), ("b", "ann", (), highest, 1, 0.0)]
+    place.send(GATEWAY, ReservationReport(rows=rows))
+    assert [place.streams.owner(name) for name in "ab"] == [None, "ann"]
+    assert f"term {highest + 1} of a, expected at most {highest}" in capfd.readouterr().out
+    assert place.take(GATEWAY, Rejoin) == []
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from watchout.common.bus.messages import Claim, GrantedReply
+from watchout.common.media.frame_ids import FRAME_ID_JUMP
 from watchout.common.reservations import Reservation
 from watchout.router import reservation_sync
 from watchout.router.record_store import ReservationChange
@@ -70,6 +73,19 @@ async def test_what_is_stored_is_taken_over_in_its_order_while_others_have_their
     beside.cancel()
     assert turns >= 3
     assert [row[0] for row in streams.reservations(None, 100, NOW)] == [f"cam-{number}" for number in range(10)]
+
+
+async def test_a_stored_term_that_no_router_can_have_granted_is_not_taken_over_and_its_owner_is(
+    streams: Streams, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = Store()
+    store.stored = [(name, replace(kept(9), term=2**62, frame_id=7)) for name in ("a", "b")]
+    await ReservationSync(streams, store).restore(NOW, NOW_MS)
+    assert streams.owner("a") == "ann"
+    granted = streams.claim(b"a" * 8, Claim(request=1, stream="a", user="ann"), NOW, NOW_MS)[-1].body
+    assert isinstance(granted, GrantedReply)
+    assert (granted.term, granted.first_frame_id) == ((5 << 20) + 1, 8 + FRAME_ID_JUMP)
+    assert "count=2" in capfd.readouterr().out
 
 
 async def test_many_changes_are_collected_in_parts_and_written_as_one(streams: Streams) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Self
 
+import msgpack
 import msgspec
 import pytest
 from nats.errors import Error as NatsError
@@ -18,7 +19,19 @@ from tests.kit.clients import eventually
 from tests.kit.nats_servers import JETSTREAM, NatsServer, NatsSite, make_site
 from tests.kit.nats_slots import COMES_S, SHARED_S, SlotHouse, Word, stream_of
 from tests.kit.processes import Watchout
-from watchout.common.bus.messages import Claim, CreateShare, EndShare, Query, QueryReply, RefusedReply
+from watchout.common.bus import membership
+from watchout.common.bus.messages import (
+    Claim,
+    CreateShare,
+    EndShare,
+    PublicationState,
+    Query,
+    QueryReply,
+    RefusedReply,
+    Rejoin,
+    encode,
+)
+from watchout.common.bus.messages.fields import MAX_EPOCH
 from watchout.common.bus.nats import connection, dialing
 from watchout.common.bus.nats.kv import NatsClusterLink, NatsKeyValue
 from watchout.common.bus.slots import slot_of
@@ -501,6 +514,30 @@ async def test_shares_and_owners_are_found_after_the_number_of_slots_was_changed
         assert not any(asked.by_slot.values()), "no router has another copy"
     finally:
         await other.close()
+
+
+async def test_numbers_that_no_router_can_have_stop_no_slot_for_good(
+    house: SlotHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "FORGOTTEN_AFTER_S", 3.0)
+    await house.add_member()
+    await house.add_router()
+    await house.whole()
+    version, _, seq, rejoin = msgpack.unpackb(encode(1, 0, Rejoin()))
+    for epoch in (MAX_EPOCH, 2**64 - 1):
+        house.say(0, msgpack.packb([version, epoch, seq, rejoin]))
+    link = house.member.at(0)
+    await eventually(lambda: link.bad_messages >= 2, COMES_S)
+    assert house.member.missing == ()
+    house.say(0, msgpack.packb([version, MAX_EPOCH - 1, seq, rejoin]))
+    await eventually(lambda: house.member.missing == (0,), COMES_S)
+    await house.whole()
+    state = PublicationState(
+        stream=stream_of(0, house.slots), user="somebody", term=2**63 - 1, status="online", producing=True,
+        wants_alerts=False, frame_id=1, total_frames=1, fps=1.0, started_at=1,
+    )  # fmt: skip
+    assert link.send(state)
+    await house.claims()
 
 
 async def test_a_released_slot_is_taken_with_a_later_epoch_whatever_the_clock_says(house: SlotHouse) -> None:

@@ -16,6 +16,7 @@ from watchout.common.bus.frames import FOR_ALERT, BusFrame
 from watchout.common.bus.messages import (
     AlertNotification,
     Claim,
+    FromRouter,
     GrantedReply,
     Hello,
     Message,
@@ -23,10 +24,12 @@ from watchout.common.bus.messages import (
     Release,
     ReservationEnded,
     SnapshotEnd,
+    StatusUpdate,
     Welcome,
     decode_from_member,
     encode,
 )
+from watchout.common.bus.messages.fields import TERM_ROOM
 
 
 async def nothing() -> AsyncIterator[Message]:
@@ -138,5 +141,42 @@ async def test_each_message_of_the_router_counts_as_work_for_the_collector(monke
         request_timeout_s=30, snapshot=nothing, metrics=dict, on_message=print, on_frame=print,
     )  # fmt: skip
     await eventually(lambda: len(pieces) >= 4)
+    await client.close()
+    router.close()
+
+
+async def test_a_term_that_no_router_of_the_epoch_can_have_granted_is_not_taken_over(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    bus, seen = MemoryBus(), list[FromRouter]()
+    false = (5 << 20) + 2 * TERM_ROOM
+
+    def answer(member: bytes, data: bytes) -> None:
+        body = decode_from_member(data).body
+        if isinstance(body, Hello):
+            router.send_control(member, encode(5, 0, Welcome(attempt=body.attempt)))
+        elif isinstance(body, Claim):
+            news: tuple[FromRouter, ...] = (
+                GrantedReply(request=body.request, stream="cam", term=false, first_frame_id=1),
+                StatusUpdate(stream="cam", status="online", timestamp=1, term=2**63 - 1),
+                StatusUpdate(stream="cam", status="online", timestamp=1, term=false - 1),
+                GrantedReply(request=body.request, stream="cam", term=6, first_frame_id=1),
+            )
+            for seq, each in enumerate(news, 1):
+                router.send_control(member, encode(5, seq, each))
+
+    router: MemoryRouterTransport = bus.open_router(on_control=answer, on_frame=print)
+    client = BusClient(
+        Hello(kind="gateway", name="g", pid=1), open_transport=bus.open_member,
+        request_timeout_s=30, snapshot=nothing, metrics=dict, on_message=seen.append,
+    )  # fmt: skip
+    reply = await client.request(lambda number: Claim(request=number, stream="cam", user="ann"))
+    assert isinstance(reply, GrantedReply)
+    assert reply.term == 6
+    assert [each.term for each in seen if isinstance(each, StatusUpdate)] == [false - 1]
+    assert client.bad_messages == 2
+    said = capfd.readouterr().out
+    assert said.count("bad message from the router") == 1, "one line for all within 5 s"
+    assert f"GrantedReply with term {false}, expected below {false}" in said
     await client.close()
     router.close()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from watchout.common.bus.membership import (
     ANSWERED_AGAIN_S,
+    FORGOTTEN_AFTER_S,
     HEARTBEAT_EVERY_S,
     HELLO_EVERY_S,
     LOST_AFTER_S,
@@ -23,6 +24,7 @@ from watchout.common.bus.membership import (
     SendHello,
 )
 from watchout.common.bus.messages import Envelope, FromRouter, Rejoin, Revoke, RouterHeartbeat, SlotsDiffer, Welcome
+from watchout.common.bus.messages.fields import EXCEEDABLE_EPOCH, MAX_EPOCH
 
 NEWS = Revoke(stream="cam-1", term=1)
 
@@ -371,6 +373,39 @@ def test_of_two_welcomes_for_one_greeting_the_higher_epoch_holds_in_either_order
         for epoch in order:
             membership.received(says(epoch, 0, Welcome(attempt=1)), 0.0)
         assert (membership.state, membership.epoch) == (MembershipState.LIVE, 6)
+
+
+def test_an_epoch_that_no_router_can_exceed_is_not_obeyed_for_good() -> None:
+    for epoch in (EXCEEDABLE_EPOCH, MAX_EPOCH - 1):
+        membership = fenced(epoch=5)
+        membership.received(says(epoch, 3, Rejoin()), 11.0)
+        assert membership.hello_epoch == epoch
+        now = 11.0
+        while now < 11.0 + FORGOTTEN_AFTER_S:
+            assert membership.received(says(5, 0, Welcome(attempt=membership.attempt)), now) == []
+            membership.tick(now)
+            now += 0.25
+        membership.tick(now)
+        assert membership.hello_epoch == 5
+        assert membership.received(says(5, 0, Welcome(attempt=membership.attempt)), now) == [Joined(5, new_epoch=False)]
+
+
+def test_a_router_of_the_last_epochs_is_obeyed_while_it_speaks_and_forgotten_after_it() -> None:
+    membership, now = fenced(epoch=MAX_EPOCH - 1), 10.0
+    for seq in range(1, 100):
+        now += 0.5
+        membership.received(says(MAX_EPOCH - 1, seq, RouterHeartbeat()), now)
+        membership.tick(now)
+    assert (membership.state, membership.hello_epoch) == (MembershipState.LIVE, MAX_EPOCH - 1)
+    membership.tick(now + FORGOTTEN_AFTER_S)
+    assert membership.hello_epoch == 0
+
+
+def test_an_epoch_that_a_router_can_exceed_is_never_forgotten() -> None:
+    membership = fenced(epoch=5)
+    membership.received(says(EXCEEDABLE_EPOCH - 1, 3, Rejoin()), 11.0)
+    membership.tick(11.0 + 10 * FORGOTTEN_AFTER_S)
+    assert membership.hello_epoch == EXCEEDABLE_EPOCH - 1
 
 
 def test_without_fencing_a_lower_epoch_is_a_new_router_as_ever() -> None:

@@ -83,6 +83,7 @@ from watchout.common.bus.messages import (
     decode_from_router,
     encode,
 )
+from watchout.common.bus.messages.fields import MAX_EPOCH, MAX_TERM
 from watchout.common.errors import BusError
 
 ALERT = Alert(id="a1", stream_id="cam-1", severity="high", message="fire", timestamp=1_700_000_000_000)
@@ -280,6 +281,23 @@ def test_the_bus_page_quotes_a_message_as_it_is() -> None:
     assert encode(5, 3, OwnerLookup(request=7, stream="cam-1")).hex() in page.replace(" ", "")
 
 
+@pytest.mark.parametrize("decode", [decode_from_member, decode_from_router])
+def test_an_epoch_that_no_router_can_have_is_refused_with_both_numbers(decode: Any) -> None:
+    body = {"t": "bye"} if decode is decode_from_member else {"t": "rejoin"}
+    for epoch in (0, MAX_EPOCH - 1):
+        assert decode(msgpack.packb([VERSION, epoch, 0, body])).epoch == epoch
+    for epoch in (MAX_EPOCH, 2**64 - 1):
+        with pytest.raises(BusError, match=f"epoch {epoch}, expected below {MAX_EPOCH}"):
+            decode(msgpack.packb([VERSION, epoch, 0, body]))
+
+
+@pytest.mark.parametrize("term", [MAX_TERM, 2**64 - 1])
+def test_a_frame_of_a_term_that_no_router_can_grant_is_refused_with_both_numbers(term: int) -> None:
+    data = BusFrame("cam-1", term, 7, 1, FORM_PICTURE, 1, b"\xff\xd8\xff").encode()
+    with pytest.raises(BusError, match=f"term {term}, expected below {MAX_TERM}"):
+        read_frame_head(data)
+
+
 def test_a_field_that_the_reader_does_not_know_is_ignored() -> None:
     data = msgpack.packb([VERSION, 1, 1, {"t": "newest", "stream": "cam-1", "later": [1]}])
     assert decode_from_member(data).body == FetchNewest(stream="cam-1")
@@ -456,7 +474,7 @@ def test_a_message_cut_short_is_a_fault(message: Message, at: int) -> None:
 FRAMES = st.builds(
     BusFrame,
     stream=st.from_regex(r"[A-Za-z0-9_.:-]{1,128}", fullmatch=True),
-    term=st.integers(0, 2**64 - 1),
+    term=st.integers(0, MAX_TERM - 1),
     frame_id=st.integers(0, 2**32 - 1),
     timestamp=st.integers(0, 2**53 - 1),
     form=st.sampled_from([FORM_JSON_TEXT, FORM_PICTURE]),

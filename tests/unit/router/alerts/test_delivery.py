@@ -167,6 +167,20 @@ async def test_the_number_of_another_routers_alert_counts_for_nothing(
     assert [notification.number for notification in place.notified(GATEWAY)] == expected
 
 
+async def test_the_number_of_an_alert_that_was_never_sent_counts_for_nothing_and_is_logged(
+    place: Place, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place.interest(GATEWAY, 1)
+    place.accept("a1")
+    place.notified(GATEWAY)
+    place.replay.begin(GATEWAY)
+    place.delivery.resume(GATEWAY, EPOCH, 2)
+    assert [notification.number for notification in place.notified(GATEWAY)] == [1]
+    assert "number=2" in capfd.readouterr().out
+    place.delivery.send_missed(GATEWAY, wants(EPOCH, 2))
+    assert [(each.alert.id, each.at) for each in place.notified(GATEWAY)] == [("a1", NOW_MS)]
+
+
 async def test_of_what_was_missed_only_streams_with_interest_are_sent(place: Place) -> None:
     place.interest(GATEWAY, 1, stream="door")
     place.accept("a1")

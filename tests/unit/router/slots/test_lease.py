@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kit.slot_world import STEP_S, Node, World
-from watchout.common.bus.messages.fields import MAX_EPOCH
+from watchout.common.bus.messages.fields import EXCEEDABLE_EPOCH, MAX_EPOCH
 from watchout.common.bus.slot_entries import Beat, SlotBeat, SlotEntry, decode_beat, encode
 from watchout.router.slots.commands import CompareAndSet, Known, Read, SendBeat, StartRouter, StopRouter
 from watchout.router.slots.lease import EPOCH_STEPS, GIVE_AFTER_S, LEADER_STEADY_S, SILENCE_S, LeaseMachine
@@ -253,9 +253,24 @@ def test_a_conflict_on_the_way_to_a_later_epoch_ends_the_lease() -> None:
     assert not machine.held
 
 
-@pytest.mark.parametrize("epoch", [MAX_EPOCH - 1, MAX_EPOCH, 2**63 - 1])
-def test_an_epoch_that_no_router_can_have_is_ignored(epoch: int) -> None:
+@pytest.mark.parametrize("epoch", [EXCEEDABLE_EPOCH, MAX_EPOCH - 1, MAX_EPOCH, 2**63 - 1])
+def test_an_epoch_that_no_router_can_exceed_is_ignored(epoch: int) -> None:
     assert held().epoch_seen(0, epoch, 0.5, 200) == []
+    assert held().heard(Beat(OTHER, (SlotBeat(0, epoch, 9),)), 0.5, 200) == []
+
+
+def test_the_last_epoch_that_counts_can_be_exceeded() -> None:
+    (write,) = held().epoch_seen(0, EXCEEDABLE_EPOCH - 1, 0.5, 200)
+    assert isinstance(write, CompareAndSet)
+    assert EXCEEDABLE_EPOCH - 1 < write.entry.epoch < EXCEEDABLE_EPOCH + EPOCH_STEPS < MAX_EPOCH
+
+
+def test_a_clock_that_is_far_in_the_future_makes_no_epoch() -> None:
+    machine = LeaseMachine(ME, 1, -2.0)
+    (read,) = [each for each in machine.tick(-0.8, EXCEEDABLE_EPOCH) if isinstance(each, Read)]
+    commands = machine.was_read(0, read.request, Known(4, SlotEntry("", 70)), -0.7, EXCEEDABLE_EPOCH)
+    (take,) = [each for each in commands + machine.tick(0.2, EXCEEDABLE_EPOCH) if isinstance(each, CompareAndSet)]
+    assert take.entry.epoch == 71
 
 
 def test_epochs_are_raised_once_a_second_at_most() -> None:
