@@ -23,12 +23,14 @@ class WriteMonitor:
     requests cannot pile up responses: each waits in `wait_until_taken` for the one before.
 
     Attributes:
+        streams: Whether the response has no end.
         tcp: What the kernel knew of the connection of a response without end, when that was lost; None: nothing.
     """
 
     __slots__ = (
-        "_lost", "_on_full", "_on_lost", "_on_stalled", "_progress", "_stalled_s", "_streams", "_taken", "_timer",
-        "_transport", "tcp",
+        "_lost", "_on_full", "_on_lost", "_on_stalled", "_progress", "_stalled_s", "_taken", "_timer",
+        "_transport", "streams",
+        "tcp",
     )  # fmt: skip
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -37,7 +39,7 @@ class WriteMonitor:
         #: Set while the kernel has everything that was written.
         self._taken = asyncio.Event()
         self._taken.set()
-        self._streams = self._lost = False
+        self.streams = self._lost = False
         self.tcp: TcpInfo | None = None
         self._progress: TransferProgress | None = None
         self._on_lost: Callable[[], object] | None = None
@@ -62,7 +64,7 @@ class WriteMonitor:
             on_stalled: Called when the reader is about to be cut off.
         """
         self._on_full, self._on_stalled = on_full, on_stalled
-        self._streams, self._stalled_s, self._progress = True, stalled_s, None
+        self.streams, self._stalled_s, self._progress = True, stalled_s, None
         self._on_lost = on_lost
         self._start_sampling()
 
@@ -76,7 +78,7 @@ class WriteMonitor:
     def on_resume_writing(self) -> None:
         """Handle the transport's `resume_writing`: the kernel has taken everything."""
         self._taken.set()
-        if not self._streams:
+        if not self.streams:
             self._stop_sampling()
 
     async def wait_until_taken(self) -> None:
@@ -85,7 +87,7 @@ class WriteMonitor:
 
     def on_connection_lost(self) -> None:
         """Handle the end of the connection: wake all waiters and stop."""
-        if self._streams and not self._lost:
+        if self.streams and not self._lost:
             self.tcp = read_tcp_info(self._transport)
         self._lost = True
         self._taken.set()

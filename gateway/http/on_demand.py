@@ -80,13 +80,13 @@ class WaitingConnection(HttpConnection):
     Reading is paused meanwhile, so it holds no more than one read.
     """
 
-    __slots__ = ("_http", "_received", "_transport", "_writing_paused")
+    __slots__ = ("_http", "_input_ended", "_received", "_transport", "_writing_paused")
 
     def __init__(self) -> None:
         self._http: HttpConnection | None = None
         self._transport: asyncio.Transport | None = None
         self._received = b""
-        self._writing_paused = False
+        self._writing_paused = self._input_ended = False
 
     def go_on(self, http: HttpConnection | None) -> None:
         """Leave the connection to aiohttp's protocol; None: there is none, and the connection ends."""
@@ -102,6 +102,8 @@ class WaitingConnection(HttpConnection):
             http.pause_writing()
         received, self._received = self._received, b""
         http.data_received(received)
+        if self._input_ended and not http.eof_received():
+            transport.close()
         if not transport.is_closing():
             transport.resume_reading()
 
@@ -118,8 +120,11 @@ class WaitingConnection(HttpConnection):
             self._http.data_received(data)
 
     def eof_received(self) -> bool | None:
-        """Handle the end of the peer's bytes, as aiohttp decides."""
-        return None if self._http is None else self._http.eof_received()
+        """Handle the end of the peer's bytes, as aiohttp decides, once it is loaded."""
+        if self._http is None:
+            self._input_ended = True
+            return True
+        return self._http.eof_received()
 
     def pause_writing(self) -> None:
         """Pause aiohttp's writing, also that of the future."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from collections.abc import Callable
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from watchout.common import log
 from watchout.gateway.context import Context
@@ -37,7 +38,37 @@ class JsonRequestHandler(web.RequestHandler, HttpConnection):
     Created by `HttpServer.make_connection` for `ConnectionDispatcher`.
     """
 
-    __slots__ = ()
+    __slots__ = ("_input_ended", "body")
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        #: The client sends no more, and gets its answers before the connection ends.
+        self._input_ended = False
+        #: The body of the newest request that is answered; None: none yet.
+        self.body: StreamReader | None = None
+
+    def eof_received(self) -> bool:  # type: ignore[override] # aiohttp returns None always
+        """Handle that the client sends no more; return whether the connection stays open for answers to it.
+
+        It does for requests that have come as a whole.
+        """
+        is_idle = self._waiter is not None and not self._waiter.done()
+        bodies = (self.body, *(body for _, body in self._messages))
+        if is_idle or not all(body is None or body.is_eof() for body in bodies):
+            return False
+        self._input_ended = True
+        if not self._messages:
+            self.close()
+        return True
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send a response, the last one if the client sends no more and has its answers."""
+        finished = await super().finish_response(request, resp, start_time)
+        if self._input_ended and not self._messages:
+            self.close()
+        return finished
 
     def close(self) -> None:
         """Close the connection, after the response that is under way, if there is one."""
@@ -95,7 +126,7 @@ class HttpServer:
         await self._runner.setup()
         server = self._runner.server
         assert server is not None
-        server.request_factory = functools.partial(make_request, server.request_factory)
+        server.request_factory = functools.partial(_make_request, server.request_factory)
 
     def make_connection(self) -> HttpConnection:
         """Return aiohttp's protocol for one connection."""
@@ -132,6 +163,14 @@ class HttpServer:
         """Drop the remaining connections and release the application."""
         await self.finish_requests()
         await self._runner.cleanup()
+
+
+def _make_request(
+    make: Callable[..., web.BaseRequest], message: Any, body: StreamReader, protocol: JsonRequestHandler, *rest: Any
+) -> web.BaseRequest:
+    """Make a request for aiohttp, by its own function `make`."""
+    protocol.body = body
+    return make_request(make, message, body, protocol, *rest)
 
 
 async def _wait_until_closed(server: web.Server) -> None:

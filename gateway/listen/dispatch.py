@@ -312,8 +312,10 @@ class ConnectionDispatcher(SecuredProtocol):
     # ── HTTP, and the end ────────────────────────────────────────────────────────────────────────────────────────
 
     def eof_received(self) -> bool | None:
-        """Handle the end of the peer's bytes, as aiohttp decides; True keeps the connection half open."""
-        return self._http.eof_received() if self._http is not None else None
+        """Handle the end of the peer's bytes; True keeps the connection half open, for the answers to its requests."""
+        if self._http is None or (self.write_monitor is not None and self.write_monitor.streams):
+            return None  # whoever reads a response without end leaves it so
+        return self._http.eof_received()
 
     def pause_writing(self) -> None:
         """Pause aiohttp's writing: the kernel takes no more."""

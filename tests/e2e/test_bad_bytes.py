@@ -495,6 +495,26 @@ async def test_a_body_is_asked_for_only_when_it_is_wanted_and_other_expectations
     assert (await raw.answer()).status == 202, "HTTP/1.0 knows no expectations"
 
 
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/stats", "/metrics", "/streams", "/alerts", "/nothing"])
+async def test_who_sends_no_more_after_its_requests_gets_its_answers(url, token, clients, path):
+    one = request(f"GET {path} HTTP/1.1", f"Authorization: Bearer {token}")
+    for number in (1, 1, 1, 1, 1, 3):
+        raw = await clients.raw(url)
+        await raw.send(one * number)
+        raw.send_end()
+        said = await raw.gone(DEADLINE_S)
+        assert re.findall(rb"HTTP/1.1 (\d{3}) ", said) == [b"404" if path == "/nothing" else b"200"] * number, said
+
+
+async def test_a_body_with_its_end_is_taken_and_one_without_ends_the_connection(url, clients):
+    body = b'{"streamId":"cam","severity":"low","message":"m"}'
+    for sent, answer in ((body, b"HTTP/1.1 202 "), (body[:-1], b"")):
+        raw = await clients.raw(url)
+        await raw.send(request(ALERTS, SERVICE, f"Content-Length: {len(body)}", body=sent))
+        raw.send_end()
+        assert (await raw.gone(DEADLINE_S))[:13] == answer
+
+
 @pytest.mark.parametrize("sent", [b"", b"{", b'{"streamId":'])
 @pytest.mark.parametrize("ends", ["eof", "abort"])
 @pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])

@@ -45,6 +45,7 @@ class Http(HttpConnection):
 
     def __init__(self, calls: list[object]) -> None:
         self.calls = calls
+        self.answers = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.calls.append("made")
@@ -54,7 +55,7 @@ class Http(HttpConnection):
 
     def eof_received(self) -> bool | None:
         self.calls.append("eof")
-        return True
+        return self.answers
 
     def pause_writing(self) -> None:
         self.calls.append("pause writing")
@@ -128,9 +129,19 @@ def test_a_pause_of_writing_that_has_ended_is_not_told() -> None:
     assert "pause writing" not in calls
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_who_sends_no_more_while_the_connection_waits_gets_its_answer_if_there_will_be_one(answers: bool) -> None:
+    waiting, wire, calls = begun()
+    assert waiting.eof_received() is True
+    http = Http(calls)
+    http.answers = answers
+    waiting.go_on(http)
+    assert (calls[-2:-1] if answers else calls[-2:]) == (["eof"] if answers else ["eof", "close"])
+    assert wire.closing is not answers
+
+
 def test_a_connection_that_is_lost_meanwhile_does_not_go_on() -> None:
     waiting, _, calls = begun()
-    assert waiting.eof_received() is None  # the loop closes it
     waiting.connection_lost(None)
     waiting.go_on(Http(calls))
     waiting.go_on(None)
