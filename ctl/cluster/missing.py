@@ -143,6 +143,11 @@ def _bucket(bucket: BucketView, nats: NatsView, slots: int) -> Iterator[str]:
         return
     if bucket.offline:
         yield f"{name} lacks {_those(bucket.offline)}: {counted(bucket.replicas, 'replica')} in all."
+    if bucket.stuck:
+        yield (
+            f"{name} has not been up to date at {_those(bucket.stuck)} for over a minute, so that one more lost server "
+            "stops it. nats-server does not go on by itself after its disk was full: make room, and restart it."
+        )
     if bucket.replicas > 1 and not bucket.leader:
         yield f"{name} has no leader: no router can take or renew one of the {counted(slots, 'slot')}."
     wanted = min(ENOUGH_SERVERS, _servers(nats))
@@ -198,5 +203,6 @@ def _small_nats(nats: NatsView | None) -> Iterator[str]:
     if nats is not None and 0 < _servers(nats) < ENOUGH_SERVERS:
         yield f"NATS has {_servers(nats)} of {ENOUGH_SERVERS} servers: one that ends may stop claims and alerts."
     for bucket in [] if nats is None else nats.buckets:
-        if bucket.lagging:
-            yield f"The bucket {bucket.bucket} is not up to date at {_those(bucket.lagging)}."
+        lagging = [name for name in bucket.lagging if name not in bucket.stuck]
+        if lagging:
+            yield f"The bucket {bucket.bucket} is not up to date at {_those(lagging)}."

@@ -13,6 +13,8 @@ from watchout.common.bus.reply_records import ClusterMember
 from watchout.ctl.cluster.facts import Facts
 from watchout.ctl.terminal import printable
 
+#: A copy of a bucket that lags for so long, in seconds, does not catch up by itself: its server has to be restarted.
+STUCK_S = 60.0
 #: What stands for the machine of a bridge that is joined over TCP, which does not say its name.
 ELSEWHERE = "another machine"
 
@@ -101,12 +103,15 @@ class ServerView(Part, frozen=True):
 
 
 class BucketView(Part, frozen=True):
-    """A bucket of the site in JetStream, as `common.bus.nats.probe.BucketFacts` has it."""
+    """A bucket of the site in JetStream, as `common.bus.nats.probe.BucketFacts` has it. `stuck` are those of `lagging`
+    that have been so for more than `STUCK_S`.
+    """
 
     bucket: str
     replicas: int = 0
     leader: str = ""
     lagging: list[str] = []
+    stuck: list[str] = []
     offline: list[str] = []
     fault: str = ""
 
@@ -348,6 +353,7 @@ def _nats(facts: Facts) -> NatsView | None:
     if not facts.cluster:
         return None
     site = facts.site
+    stuck = _stuck(facts)
     return NatsView(
         servers=[
             ServerView(
@@ -360,10 +366,29 @@ def _nats(facts: Facts) -> NatsView | None:
         buckets=[
             BucketView(
                 bucket=one.name, replicas=one.replicas, leader=printable(one.leader),
-                lagging=[printable(name) for name in one.lagging], offline=[printable(name) for name in one.offline],
+                lagging=[printable(copy.server) for copy in one.lagging],
+                stuck=[printable(copy.server) for copy in one.lagging if copy.server in stuck],
+                offline=[printable(name) for name in one.offline],
                 fault=printable(one.fault or ""),
             )
             for one in ([] if site is None else site.buckets)
         ],
         fault=printable(facts.site_fault or (site.fault if site is not None else None) or ""),
     )  # fmt: skip
+
+
+def _stuck(facts: Facts) -> set[str]:
+    """Return the servers of which a copy has lagged for more than `STUCK_S`.
+
+    The leader does not say since when. But it says when it heard the server last, and how many writes that lacks: of
+    leases there is no more than one a second for each slot.
+    """
+    if facts.site is None:
+        return set()
+    most = STUCK_S * _slots_of(facts)
+    return {
+        copy.server
+        for bucket in facts.site.buckets
+        for copy in bucket.lagging
+        if copy.silent_s > STUCK_S or (bucket.name == f"{facts.cluster}-slots" and copy.writes > most)
+    }

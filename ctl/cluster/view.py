@@ -152,7 +152,7 @@ _BUCKETS: Final[Sequence[TableColumn[BucketView]]] = (
     TableColumn("leader", lambda one: one.leader or "–", right=False, max_width=24),
     TableColumn(
         "away or behind",
-        lambda one: Text(", ".join([*one.offline, *one.lagging]) or "–", "red" if one.offline else ""),
+        lambda one: Text(", ".join([*one.offline, *one.lagging]) or "–", "red" if one.offline or one.stuck else ""),
         1, right=False, max_width=40,
     ),
 )  # fmt: skip

@@ -15,6 +15,7 @@ from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, Servi
 from watchout.common import log
 from watchout.common.bus.key_value import BucketCopies, BucketUnavailable, BucketValue, RevisionConflict
 from watchout.common.bus.nats.connection import NatsConnection
+from watchout.common.bus.nats.sentences import FULL_DISK
 from watchout.common.toolbox.futures import retrieve_exception
 
 #: Deadline of one request, in seconds.
@@ -259,14 +260,17 @@ def _copies(count: int) -> str:
 def _sentence(error: Any, bucket: str) -> str:
     """Return what went wrong with a request to a bucket, for the log."""
     if isinstance(error, TimeoutError):
-        return f"no reply within {REQUEST_S} s: the bucket {bucket} has no leader now"
+        return f"no reply within {REQUEST_S} s: the bucket {bucket} has no leader now; it may stay so, {FULL_DISK}"
     if isinstance(error, NoStreamResponseError):
         return (
             f"no server has the bucket {bucket}: a new leader is being elected, it was deleted, or JetStream is not "
-            "enabled on the servers"
+            f"enabled on the servers, or off, {FULL_DISK}"
         )
     if isinstance(error, ServiceUnavailableError) and not error.err_code:  # nobody answers for JetStream
-        return "JetStream is not there: enable `jetstream` on the NATS servers, and for the account of this user"
+        return (
+            "JetStream is not there: enable `jetstream` on the NATS servers, and for the account of this user; or it "
+            f"is off, {FULL_DISK}"
+        )
     if isinstance(error, APIError):
         text = error.description or type(error).__name__
         hint = ": enable `jetstream` on the NATS servers" if error.err_code in (10039, 10076) else ""

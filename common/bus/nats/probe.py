@@ -52,19 +52,32 @@ class NatsServerFacts:
     round_trip_ms: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class LaggingCopy:
+    """A copy of a bucket that is not current, as the leader sees it; made by `bucket_facts`.
+
+    `silent_s` are the seconds since the leader heard its server, or since it leads if it never did; 0: not known, as
+    with NATS that does not tell `leader_since`. `writes` are at least those that it lacks.
+    """
+
+    server: str
+    silent_s: float = 0.0
+    writes: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketFacts:
     """What is known of one bucket of the site; made by `bucket_facts`. `fault`: it cannot be read, and why.
 
-    `leader` is the server that decides, empty: there is none. `lagging` are the servers whose copy is not current,
-    `offline` those that are away.
+    `leader` is the server that decides, empty: there is none. `lagging` are the copies that are not current,
+    `offline` the servers that are away.
     """
 
     name: str
     fault: str | None = None
     replicas: int = 0
     leader: str = ""
-    lagging: tuple[str, ...] = ()
+    lagging: tuple[LaggingCopy, ...] = ()
     offline: tuple[str, ...] = ()
 
 
@@ -81,14 +94,27 @@ def bucket_facts(name: str, reply: dict[str, Any] | None, fault: str | None) -> 
     if fault is not None or reply is None:
         return BucketFacts(name=name, fault=fault or "no reply")
     cluster = reply.get("cluster") or {}
+    leads_s = _apart_s(cluster.get("leader_since"), reply.get("ts"))
     others = [each for each in cluster.get("replicas") or () if isinstance(each, dict)]
     return BucketFacts(
         name=name,
         replicas=int((reply.get("config") or {}).get("num_replicas", 1)),
         leader=str(cluster.get("leader", "")),
-        lagging=tuple(str(each.get("name")) for each in others if not each.get("current") and not each.get("offline")),
+        lagging=tuple(
+            LaggingCopy(str(each.get("name")), int(each.get("active") or 0) / 1e9 or leads_s, int(each.get("lag") or 0))
+            for each in others
+            if not each.get("current") and not each.get("offline")
+        ),
         offline=tuple(str(each.get("name")) for each in others if each.get("offline")),
     )
+
+
+def _apart_s(earlier: object, later: object) -> float:
+    """Return the seconds from one time of a server to another one; 0 for what is none."""
+    try:
+        return (datetime.fromisoformat(str(later)) - datetime.fromisoformat(str(earlier))).total_seconds()
+    except (ValueError, TypeError):  # not both have a time zone
+        return 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -291,12 +317,10 @@ async def ask(client: Client, subject: str, body: bytes = b"") -> tuple[dict[str
         reply = await client.request(subject, body, timeout=REPLY_S)
         found = json.loads(reply.data)
     except NoRespondersError:
-        return None, "it is not enabled on these servers, or not for this account"
+        return None, sentences.no_jetstream()
     except (NatsError, TimeoutError):
-        return (
-            None,
-            f"no reply within {REPLY_S:g} s: the user may not ask it, or the cluster has no leader",
-        )
+        why = "the user may not ask it, or the cluster has no leader"
+        return None, f"no reply within {REPLY_S:g} s: {why}, {sentences.FULL_DISK}"
     except ValueError:
         return None, "its reply cannot be read"
     return (found, None) if isinstance(found, dict) else (None, "its reply cannot be read")

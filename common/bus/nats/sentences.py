@@ -9,6 +9,8 @@ from typing import Final
 from watchout.common.bus.nats.parts import MIN_PAYLOAD_BYTES
 
 _PERMISSION: Final = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]{1,200})\"")
+#: What stops JetStream until an operator acts: a hint behind other causes.
+FULL_DISK: Final = "as after a full disk: then make room, and restart nats-server"
 #: Parts of OpenSSL's words for faults, and what they mean.
 _TLS: Final = (
     (
@@ -150,8 +152,13 @@ def nobody_listens(server: str, slot: int, cluster: str) -> str:
     """
     return (
         f"NATS is there ({server}), but no router serves slot {slot} of the site {cluster!r}: start `watchout-router` "
-        "with the same WATCHOUT_BUS and CLUSTER_NAME"
+        "with the same WATCHOUT_BUS and CLUSTER_NAME; where one runs, it cannot use JetStream, and its log says why"
     )
+
+
+def no_jetstream() -> str:
+    """Return the sentence's end for servers on which nobody answers for JetStream."""
+    return f"it is not enabled on these servers, or not for this account, or off, {FULL_DISK}"
 
 
 def silent_router(server: str, slot: int) -> str:

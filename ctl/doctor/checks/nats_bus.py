@@ -147,6 +147,14 @@ def judge_bucket(bucket: BucketFacts, servers: int) -> Finding:
             f"nats stream update KV_{bucket.name} --replicas {wanted}",
             replicas=bucket.replicas,
         )
+    if bucket.lagging:
+        names = ", ".join(copy.server for copy in bucket.lagging)
+        return warning(
+            "bus",
+            f"The bucket {bucket.name} is not up to date at {names}.",
+            "If it stays so for a minute: make room on the disk there, and restart that nats-server.",
+            replicas=bucket.replicas,
+        )
     return ok(
         "bus", f"The bucket {bucket.name} has replicas: {bucket.replicas}{led}.", replicas=bucket.replicas
     )  # fmt: skip

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from watchout.common.bus.messages import LinkRow
-from watchout.common.bus.nats.probe import BucketFacts, NatsServerFacts
+from watchout.common.bus.nats.probe import BucketFacts, LaggingCopy, NatsServerFacts, bucket_facts
 from watchout.common.bus.nats.site import LeaseFacts, SiteFacts
 from watchout.common.bus.reply_records import ClusterMember, ClusterReply, LostProcess, RouterStats
 from watchout.common.bus.slot_entries import Beat, SlotBeat, SlotEntry
@@ -204,7 +204,7 @@ def test_nats_servers_buckets_and_rights_are_judged() -> None:
         NatsServerFacts(name="nats://n2:4222", fault="refused"),
     ]
     buckets = [
-        BucketFacts(name="w-slots", replicas=3, leader="", offline=("n2",), lagging=("n3",)),
+        BucketFacts(name="w-slots", replicas=3, leader="", offline=("n2",), lagging=(LaggingCopy("n3"),)),
         BucketFacts(name="w-records", replicas=1),
     ]
     found = seen(facts(servers=servers, site=site(buckets=buckets, denied=["the server permits nothing"])))
@@ -215,6 +215,45 @@ def test_nats_servers_buckets_and_rights_are_judged() -> None:
     assert found.notes == ["The bucket w-slots is not up to date at the server n3."]
     away = seen(facts(site=None, site_fault="no NATS server can be used", servers=[]))
     assert any("cannot be looked at over NATS" in sentence for sentence in away.missing)
+
+
+NOW = "2026-11-30T15:03:05.073720544Z"
+
+
+def told(name: str, since: str = "", **of_n1: Any) -> BucketFacts:
+    """What JetStream says of a bucket of three servers that n2 leads, since a time."""
+    return bucket_facts(name, {"config": {"num_replicas": 3}, "ts": NOW, "cluster": {
+        "leader": "n2", "leader_since": since,
+        "replicas": [{"name": "n1", **of_n1}, {"name": "n3", "current": True, "active": 70_000_000_000}],
+    }}, None)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("leases", "records", "stuck"),
+    [
+        ({"current": True}, {"current": True}, False),
+        ({"current": False, "active": 0, "lag": 45}, {"current": True}, False),
+        ({"current": False, "active": 0, "lag": 120}, {"current": False, "lag": 3}, False),
+        ({"current": False, "active": 0, "lag": 121}, {"current": False, "lag": 3}, True),  # two slots
+        ({"current": False, "since": "2026-11-30T15:02:06Z"}, {"current": True}, False),
+        ({"current": False, "since": "2026-11-30T15:02:04Z"}, {"current": True}, True),  # never heard by the leader
+        ({"current": False, "since": "2026-11-30T14:02:04Z", "active": 1_000}, {"current": True}, False),
+        ({"current": False, "since": "2026-11-30T15:02:04"}, {"current": True}, False),  # no time of a server
+        ({"current": False, "active": 61_000_000_000, "lag": 1}, {"current": False, "lag": 3}, True),
+        ({"current": True}, {"current": False, "active": 0, "lag": 400}, False),  # as after a burst of records
+        ({"current": True}, {"current": False, "active": 61_000_000_000}, True),
+    ],
+)
+def test_a_copy_that_lags_for_over_a_minute_is_missing_with_what_to_do(
+    leases: dict[str, Any], records: dict[str, Any], stuck: bool
+) -> None:
+    buckets = [told("w-slots", **leases), told("w-records", **records)]
+    found = seen(facts(site=site(buckets=buckets)))
+    names = [name for name, one in (("w-slots", leases), ("w-records", records)) if not one["current"]]
+    kept = [each for each in found.missing if "for over a minute" in each]
+    assert [each.split(" has ")[0] for each in kept] == ([f"The bucket {name}" for name in names] if stuck else [])
+    assert all("the server n1 " in each and "make room, and restart it" in each for each in kept)
+    assert sum("is not up to date" in note for note in found.notes) == (0 if stuck else len(names))
 
 
 def test_what_cannot_be_seen_without_nats_is_not_said_to_be_missing() -> None:

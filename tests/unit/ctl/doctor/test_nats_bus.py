@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.kit.doctor_report import levels, one
-from watchout.common.bus.nats.probe import BucketFacts, BusFacts, NatsServerFacts
+from watchout.common.bus.nats.probe import BucketFacts, BusFacts, LaggingCopy, NatsServerFacts
 from watchout.ctl.doctor.checks.nats_bus import judge_bucket, judge_bus, judge_servers
 from watchout.ctl.doctor.findings import Level
 from watchout.ctl.doctor.scrubbing import scrubbed, secrets_of
@@ -69,6 +69,9 @@ def test_a_bucket_has_as_many_replicas_as_there_are_servers_up_to_three() -> Non
     few = judge_bucket(BucketFacts(name="b", replicas=1), 5)
     assert few.level is Level.WARNING
     assert few.remedy == "nats stream update KV_b --replicas 3"
+    lagging = judge_bucket(BucketFacts(name="b", replicas=3, leader="n1", lagging=(LaggingCopy("n2"),)), 3)
+    assert (lagging.level, lagging.says) == (Level.WARNING, "The bucket b is not up to date at n2.")
+    assert "restart that nats-server" in lagging.remedy
     assert judge_bucket(BucketFacts(name="b", fault="stream not found"), 3).level is Level.OK
     assert judge_bucket(BucketFacts(name="b", fault="no reply"), 3).level is Level.WRONG
 

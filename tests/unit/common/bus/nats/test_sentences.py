@@ -60,6 +60,12 @@ def test_each_fault_of_tls_says_what_to_look_at(fault: str, words: str) -> None:
     assert words in sentences.tls(fault)
 
 
+def test_where_nobody_listens_both_causes_are_named() -> None:
+    text = sentences.nobody_listens("nats://n1:4222", 2, "site")
+    assert "no router serves slot 2 of the site 'site': start `watchout-router`" in text
+    assert "where one runs, it cannot use JetStream, and its log says why" in text
+
+
 def test_of_many_servers_the_first_are_named() -> None:
     text = sentences.nobody_reached({f"nats://s{number}:1": "Connection refused" for number in range(6)})
     assert "nats://s3:1: Connection refused and 2 more" in text
