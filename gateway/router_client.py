@@ -62,7 +62,7 @@ from watchout.gateway.hub.streams import DirectReceiver
 from watchout.gateway.latency.recorder import COUNTERS, LatencyRecorder
 from watchout.gateway.model import Owner, Place, StreamState
 from watchout.gateway.router_queries import RouterQueries
-from watchout.gateway.router_times import acknowledgement_here, by_routers_clock
+from watchout.gateway.router_times import accepted_here, acknowledgement_here, by_routers_clock
 
 #: Interval of the reports of frame rates and drops to the router, in seconds.
 REPORT_EVERY_S: Final = 1.0
@@ -360,12 +360,12 @@ class RouterClient:
                 self.hub.revoke(body.stream, body.term, alerts_after)
             case AlertNotification():
                 times = self.links.at(slot).clock
+                accepted_s = accepted_here(body, times, self._loop.time(), now_ms)
                 if body.acknowledgement is None:
-                    at = None if body.at is None else times.to_local(body.at)
-                    self._on_alert(body.alert, at, stamps_here(body.stamps, times))
+                    self._on_alert(body.alert, accepted_s, stamps_here(body.stamps, times))
                 else:
                     given = acknowledgement_here(body.acknowledgement, times)
-                    self.hub.delivery.on_acknowledged(body.alert, given, self._loop.time(), repeated=body.repeated)
+                    self.hub.delivery.on_acknowledged(body.alert, given, self._loop.time(), accepted_s=accepted_s)
             case ReservationEnded():
                 self.hub.reports.on_unreserved(body)
             case ErrorForPublisher():
@@ -373,9 +373,9 @@ class RouterClient:
             case _:
                 pass
 
-    def _on_alert(self, alert: Alert, repeated_of_ms: int | None, stamps: AlertStamps | None) -> None:
+    def _on_alert(self, alert: Alert, accepted_s: float | None, stamps: AlertStamps | None) -> None:
         start_ns, before = 0 if self._tracer is None else spans.now_ns(), self.hub.delivery.alerts_out
-        self.hub.delivery.on_alert(alert, self._loop.time(), repeated_of_ms=repeated_of_ms, stamps=stamps)
+        self.hub.delivery.on_alert(alert, self._loop.time(), accepted_s=accepted_s, stamps=stamps)
         if self._tracer is not None:
             sockets = self.hub.delivery.alerts_out - before
             spans.alert_written(self._tracer, alert, start_ns, sockets, self._name)

@@ -12,7 +12,7 @@ import msgspec
 
 from watchout.common.alerts.acknowledgement import Acknowledgement
 from watchout.common.alerts.model import Alert
-from watchout.common.bus.messages import Message, PublicationState, StreamReport
+from watchout.common.bus.messages import AlertNotification, Message, PublicationState, StreamReport
 from watchout.common.bus.reply_records import AlertFrameRow, RecentAlertRow, RecentAlertsReply, ShareRow, StreamRow
 from watchout.common.bus.router_clock import RouterClock
 
@@ -40,6 +40,25 @@ def by_routers_clock(body: M, clock: RouterClock) -> M:
                 body, rows=[(*row[:4], None if row[4] is None else clock.to_router(row[4])) for row in rows]
             )
     return body
+
+
+def accepted_here(told: AlertNotification, clock: RouterClock, now: float, now_ms: int) -> float | None:
+    """Return when a router accepted what it repeats after a loss, by the loop's clock here; None: it is new.
+
+    What a clock of the day says may have been changed since by whoever set it. A router of the former release says
+    nothing else.
+
+    Args:
+        told: What the router says.
+        clock: The router's clock.
+        now: Seconds of the loop's clock.
+        now_ms: The same moment in ms since the epoch.
+    """
+    given = told.acknowledgement
+    at = told.at if given is None else given.at if told.repeated else None
+    if at is None:
+        return None
+    return now - (now_ms - clock.to_local(at) if told.age is None else told.age) / 1000
 
 
 def acknowledgement_here(given: Acknowledgement, clock: RouterClock) -> Acknowledgement:

@@ -163,6 +163,7 @@ class SlotRouter:
                 outbox=outbox,
                 webhook=self._webhook,
                 memory=memory,
+                monotonic_s=loop.time,
                 escalations=None if self._escalations is None else self._escalations.escalations,
                 tracer=tracer.active(),
             ),

@@ -29,6 +29,9 @@ MAX_REPLAYS: Final = 64
 REPLAY_TURN_S: Final = 30.0
 #: Seconds within which a viewer has to read a replay.
 REPLAY_S: Final = 30.0
+#: What the router accepted so long before a subscription, in ms, may seem later than it when it is repeated: the
+#: message was under way, or this process stood still.
+REPEATED_MS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +190,8 @@ class AlertReplays:
     async def _replay(self, subscription: Subscription, replay: list[ReplayedMessage]) -> None:
         """Send the messages that the viewer may receive, in their order, then the held ones."""
         replayed: set[str] = set()
-        subscription.replayed = frozenset(each.key for each in replay if each.at >= subscription.subscribed_ms)
+        repeatable_ms = subscription.subscribed_ms - REPEATED_MS
+        subscription.replayed = frozenset(each.key for each in replay if each.at >= repeatable_ms)
         for each in replay:
             await self._socket.wait_until_written()
             if not self._is_active(subscription):

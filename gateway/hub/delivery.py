@@ -29,8 +29,6 @@ MAX_FRAME_ID: Final = 2**32 - 1
 #: When frames of a stream of another gateway have come for so long, in seconds, whose ids rise and which all are below
 #: the last one delivered, they are delivered.
 LOWER_IDS_AFTER_S: Final = 2.0
-#: Later than any time in ms.
-MAX_MS: Final = 2**63
 #: Most live alerts that are held back for a viewer while recent ones are fetched for it.
 MAX_HELD_ALERTS: Final = 256
 #: The ledger is told of so many sockets at once to which an alert was written: they get it within a millisecond.
@@ -372,15 +370,15 @@ class Delivery:
     # ── alerts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def on_alert(
-        self, alert: Alert, now: float, *, repeated_of_ms: int | None = None, stamps: AlertStamps | None = None
+        self, alert: Alert, now: float, *, accepted_s: float | None = None, stamps: AlertStamps | None = None
     ) -> None:
         """Send an alert to the viewers of its stream here that want alerts, and to its publisher.
 
         Args:
             alert: The alert; ignored when it was sent before.
             now: Seconds of the loop's clock.
-            repeated_of_ms: When the router first accepted an alert that it repeats after a loss, in ms since the epoch;
-                None: it is new. A repeated one goes only to those who were there at that time.
+            accepted_s: When a router first accepted an alert that it repeats after a loss, in seconds of the loop's
+                clock; None: it is new. A repeated one goes only to those who were there at that time.
             stamps: When it and its frame passed the points of their way; None: it is not measured.
         """
         stream = self._streams.get(alert.stream_id)
@@ -393,18 +391,20 @@ class Delivery:
         if stamps is not None and self._latency is not None:
             message = timed = self._latency.timed(message, alert, stamps)
             timed.is_fanned_out = True
-        viewers, publishers = self._send_alert(stream, alert.id, message, now, repeated_of_ms, timed)
+        viewers, publishers = self._send_alert(stream, alert.id, message, now, accepted_s, timed)
         if timed is not None:
             timed.is_fanned_out = False  # what waits in queues is told when it is written
             self._tell_written(timed)
         if self.on_told is not None:
             self.on_told(alert.stream_id, alert.id, viewers, publishers)
 
-    def on_acknowledged(self, alert: Alert, acknowledgement: Acknowledgement, now: float, *, repeated: bool) -> None:
+    def on_acknowledged(
+        self, alert: Alert, acknowledgement: Acknowledgement, now: float, *, accepted_s: float | None = None
+    ) -> None:
         """Send that an alert was acknowledged to those who get the alerts of its stream.
 
-        `now`: seconds of the loop's clock. `repeated`: the router sends it again after a loss; it goes only to those
-        who were there at that time.
+        `now`: seconds of the loop's clock. `accepted_s`: when a router accepted it, by the same clock, where the router
+        sends it again after a loss: it goes only to those who were there at that time.
         """
         stream = self._streams.get(alert.stream_id)
         if stream is None or not stream.wants_alerts:
@@ -413,7 +413,7 @@ class Delivery:
         if not self._sent_alerts.add(alert.stream_id, key):
             return
         message = wire.text_message(acknowledged_message(alert.stream_id, alert.id, acknowledgement))
-        self._send_alert(stream, key, message, now, acknowledgement.at if repeated else None)
+        self._send_alert(stream, key, message, now, accepted_s)
 
     def _tell_written(self, timed: TimedMessage) -> None:
         """Tell the ledger to how many sockets an alert was written since it was told last."""
@@ -427,7 +427,7 @@ class Delivery:
         key: str,
         message: bytes,
         now: float,
-        repeated_of_ms: int | None,
+        accepted_s: float | None,
         timed: TimedMessage | None = None,
     ) -> tuple[int, int]:
         """Send an alert, or its acknowledgement, which have different keys; the other arguments as in `on_alert`.
@@ -436,14 +436,12 @@ class Delivery:
         """
         viewers = publishers = 0
         queued = list(stream.alerts_queued.items())  # first: a direct viewer that becomes full moves to the queued ones
-        if repeated_of_ms is not None:  # it is not for all: each is asked
+        if accepted_s is not None:  # it is not for all: each is asked
             queued += [(subscription, stream.viewers[subscription]) for subscription in stream.alerts_direct]
         elif stream.alerts_direct:
             viewers = self._write_alert_to_all(stream, message, now, timed)
         for subscription, viewer in queued:
-            if repeated_of_ms is not None and (
-                repeated_of_ms < subscription.subscribed_ms or key in subscription.replayed
-            ):
+            if accepted_s is not None and (accepted_s < subscription.subscribed_s or key in subscription.replayed):
                 continue
             subscription.alerts_counted += 1
             viewers += 1
@@ -460,7 +458,7 @@ class Delivery:
         if (
             publication is not None
             and publication.wants_alerts
-            and publication.started_at <= (repeated_of_ms or MAX_MS)
+            and (accepted_s is None or publication.registered_s <= accepted_s)
         ):
             self.alerts_out += 1
             publication.alerts_told += 1

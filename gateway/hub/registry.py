@@ -105,7 +105,7 @@ class Hub:
         old = stream.publication
         publication = Publication(
             stream_id, owner, term, max(first_frame_id, stream.last_frame_id + 1), publisher, producing, wants_alerts,
-            now_ms, now, demand=Demand() if wants_demand else None, wants_status=wants_status, info=info,
+            now_ms, now, now, demand=Demand() if wants_demand else None, wants_status=wants_status, info=info,
         )  # fmt: skip
         if self._latency is not None:
             publication.sample_at = now
@@ -240,7 +240,7 @@ class Hub:
         stream.viewers[subscription] = viewer
         if subscription.alerts:
             stream.alerts_queued[subscription] = viewer
-        subscription.subscribed_ms = now_ms
+        subscription.subscribed_s, subscription.subscribed_ms = now, now_ms
         self._count_viewer(stream, subscription, 1)
         self.reports.interest_changed(stream.id, state.alerts_after if subscription.alerts else None)
         return False if held else self.begin_delivery(subscription, viewer, now, now_ms)

@@ -96,6 +96,7 @@ class Publication:
         next_frame_id: Id of the next frame, from 1.
         producing: Whether the publisher said that it sends video.
         started_at: Time of register, in ms since the epoch.
+        registered_s: Time of register, in seconds of the loop's clock: older alerts that are repeated are not for it.
         last_frame_s: Time of the last frame, or of register, in seconds of the loop's clock.
         last_frame_at: Time of the last frame, in ms since the epoch; None: none yet.
         receivers: The members that get frames directly.
@@ -124,6 +125,7 @@ class Publication:
     producing: bool
     wants_alerts: bool
     started_at: int
+    registered_s: float
     last_frame_s: float
     last_frame_at: int | None = None
     meter: RateMeter = field(default_factory=RateMeter)

@@ -84,6 +84,7 @@ class Subscription:
         "sent_at",
         "stream",
         "subscribed_ms",
+        "subscribed_s",
         "unacked",
         "video",
         "waiting_frame",
@@ -133,7 +134,9 @@ class Subscription:
         self.held_alerts: dict[str, bytes] | None = None
         #: More alerts arrived meanwhile than are held: the viewer is closed when the fetch ends.
         self.held_alerts_overflowed = False
-        #: Time of subscribe, in ms since the epoch: older alerts that the router repeats are not delivered.
+        #: Time of subscribe, in seconds of the loop's clock: older alerts that the router repeats are not delivered.
+        #: And in ms since the epoch.
+        self.subscribed_s = 0.0
         self.subscribed_ms = 0
         #: Ids of the alerts that `alertsSince` delivered and that the router may repeat.
         self.replayed: frozenset[str] = frozenset()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -61,6 +62,7 @@ class AlertDelivery:
         webhook: Gets every alert too; None: no `ALERT_WEBHOOK_URL` is set.
         tracer: Records the spans of alerts; None: tracing is off.
         memory: Remembers what became of each alert, for `watchout-ctl why`.
+        monotonic_s: Returns the router's monotonic clock, in seconds.
     """
 
     epoch: int
@@ -75,6 +77,7 @@ class AlertDelivery:
     escalations: Escalations | None = None
     tracer: Tracer | None = None
     memory: IncidentMemory = field(default_factory=IncidentMemory)
+    monotonic_s: Callable[[], float] = time.monotonic
 
     def accept(self, member: bytes, request: RaiseAlert, now: float, now_ms: int) -> None:
         """Deliver an alert that a member raises, unless it is a duplicate, and reply to the member.
@@ -90,7 +93,8 @@ class AlertDelivery:
         at = now_ms if request.accepted_at is None else min(request.accepted_at, now_ms)
         owner = self.streams.owner(request.alert.stream_id)
         receivers = self._take(
-            request.alert, at, now, owner=owner, term=request.term, repeated=request.accepted_at is not None,
+            request.alert, at, now, owner=owner, term=request.term,
+            age_ms=None if request.accepted_at is None else now_ms - at,
             stamps=msgspec.structs.replace(request.stamps or AlertStamps(), accepted=at),
         )  # fmt: skip
         if receivers is None:
@@ -118,7 +122,7 @@ class AlertDelivery:
         """
         alert = request.alert
         at = now_ms if request.accepted_at is None else min(request.accepted_at, now_ms)
-        self._take(alert, at, now, owner=request.owner, term=request.term, repeated=True)
+        self._take(alert, at, now, owner=request.owner, term=request.term, age_ms=now_ms - at)
         given = Acknowledgement(
             user=request.user, note=request.note, at=now_ms if request.at is None else min(request.at, now_ms)
         )
@@ -131,11 +135,14 @@ class AlertDelivery:
             self.metrics.count(metric_names.ALERTS_ACKNOWLEDGED)
             after = {"after_ms": max(0, given.at - kept.at)}
             self._remember(IncidentKind.ACKNOWLEDGED, alert, given.at, request.user, after)
-            number = self.log.add(alert, kept.json, kept.at, now, given)
-            repeated = request.at is not None
+            age_ms, repeated = now_ms - given.at, request.at is not None
+            number = self.log.add(alert, kept.json, kept.at, now, given, age_ms=age_ms)
             self._notify(
-                AlertNotification(alert=alert, number=number, at=kept.at, acknowledgement=given, repeated=repeated)
-            )
+                AlertNotification(
+                    alert=alert, number=number, at=kept.at, acknowledgement=given, repeated=repeated,
+                    age=age_ms if repeated else None,
+                )
+            )  # fmt: skip
             if self.webhook is not None:
                 self.webhook.offer(acknowledged_event(alert, given))
             if self.escalations is not None:
@@ -148,10 +155,13 @@ class AlertDelivery:
         self.outbox.send(member, reply)
 
     def _take(
-        self, alert: Alert, at: int, now: float, *, owner: str | None, term: int, repeated: bool,
+        self, alert: Alert, at: int, now: float, *, owner: str | None, term: int, age_ms: int | None,
         stamps: AlertStamps | None = None,
     ) -> int | None:  # fmt: skip
-        """Deliver an alert that is new here; return how many clients get it, None for one that is not new."""
+        """Deliver an alert that is new here; return how many clients get it, None for one that is not new.
+
+        `age_ms`: how long ago a former router accepted it; None: none did.
+        """
         start_ns = 0 if self.tracer is None else spans.now_ns()
         if not self.ids.add(alert.stream_id, alert.id, now):
             return None
@@ -159,10 +169,10 @@ class AlertDelivery:
         if not self.recent.accept(alert, at, owner=owner, term=term, json=json):
             return None
         self.metrics.count(metric_names.ALERTS)
-        number = self.log.add(alert, json, at, now)
+        number = self.log.add(alert, json, at, now, age_ms=age_ms or 0)
         fan_out_ns = 0 if self.tracer is None else spans.now_ns()
         receivers = self._notify(
-            AlertNotification(alert=alert, number=number, at=at if repeated else None, stamps=stamps)
+            AlertNotification(alert=alert, number=number, at=None if age_ms is None else at, age=age_ms, stamps=stamps)
         )
         if self.tracer is not None:
             spans.alert_accepted(self.tracer, alert, start_ns, fan_out_ns, receivers)
@@ -250,6 +260,7 @@ class AlertDelivery:
             at=logged.at if logged.acknowledgement is not None else at,
             acknowledgement=logged.acknowledgement,
             repeated=logged.acknowledgement is not None and at is not None,
+            age=None if at is None else max(0, round((self.monotonic_s() - logged.since_s) * 1000)),
         )
         self.outbox.send(member, notification)
 

@@ -23,11 +23,13 @@ class LoggedAlert:
     """An accepted alert as JSON, or its acknowledgement; made and kept by `AlertLog`.
 
     `number` counts both of this router from 1; `at` is when a router first accepted the alert, in ms since the epoch.
+    `since_s` is when a router accepted the entry, in seconds of the router's monotonic clock.
     `acknowledgement` is None where the entry is the alert itself.
     """
 
     number: int
     at: int
+    since_s: float
     stream_id: str
     json: bytes
     acknowledgement: Acknowledgement | None = None
@@ -64,8 +66,9 @@ class AlertLog:
         return self._logged.bytes
 
     def add(
-        self, alert: Alert, json: bytes, at: int, now: float, acknowledgement: Acknowledgement | None = None
-    ) -> int:
+        self, alert: Alert, json: bytes, at: int, now: float, acknowledgement: Acknowledgement | None = None,
+        *, age_ms: int = 0,
+    ) -> int:  # fmt: skip
         """Log an accepted alert, or its acknowledgement, and return its number.
 
         Args:
@@ -74,10 +77,11 @@ class AlertLog:
             at: When a router first accepted it, in ms since the epoch.
             now: The router's monotonic clock.
             acknowledgement: What is logged in place of the alert itself.
+            age_ms: How long ago a router first accepted what is logged, in ms.
 
         """
         self.last += 1
-        logged = LoggedAlert(self.last, at, alert.stream_id, json, acknowledgement)
+        logged = LoggedAlert(self.last, at, now - age_ms / 1000, alert.stream_id, json, acknowledgement)
         size_bytes = len(json) + ALERT_COST_BYTES + (0 if acknowledgement is None else acknowledgement.size_bytes)
         self._logged.add(self.last, (now, logged), size_bytes)
         while self._logged.pop_excess() is not None:

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,9 @@ from tests.kit.clients import DEADLINE_S, JPEG, PNG, base64_of, eventually, http
 from tests.kit.ml_stub import MlStub
 from tests.kit.nats_servers import tls_files
 from tests.kit.one_process import OneProcess, running_in_one_process
+from tests.kit.processes import SERVICE_TOKEN
 from tests.kit.relays import connected
+from watchout.common import clock
 from watchout.gateway.listen import dispatch
 
 
@@ -136,6 +139,36 @@ async def test_a_control_message_that_is_lost_makes_the_member_join_again(in_one
     async with phone.streaming(20):
         await viewer.frame()
     assert started.bus.lose == 0
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+async def test_a_clock_that_is_set_loses_no_alert_that_the_router_repeats(
+    in_one_process, clients, monkeypatch, minutes
+):
+    started = await in_one_process(gateways=2)
+    here, there = started.urls
+    token, set_by_ms = started.token(), 0
+    monkeypatch.setattr(
+        clock, "time", SimpleNamespace(time_ns=lambda: time.time_ns() + set_by_ms * 10**6, monotonic=time.monotonic)
+    )
+    camera, viewer = await clients.camera(there, token), await clients.viewer(there, token)
+    await camera.register("cam", consumes=["alert"])
+    await viewer.subscribe("cam")
+    member = started.gateways[1]._link.links.at(0).member_id
+
+    async def post(id: str) -> int:
+        body = {"streamId": "cam", "id": id, "severity": "low", "message": id}
+        return (await http(f"{here}/alerts", method="POST", token=SERVICE_TOKEN, body=body)).status
+
+    assert await post("before") == 202
+    await viewer.find("alert", id="before")
+    set_by_ms = minutes * 60_000
+    started.bus.passes = lambda _router, to: to.member_id != member
+    assert await post("missed") == 202
+    set_by_ms *= 2
+    started.bus.passes = lambda _router, _to: True
+    for client in (viewer, camera):
+        await client.find("alert", id="missed")
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])

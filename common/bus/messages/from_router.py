@@ -146,10 +146,12 @@ class AlertNotification(Message, frozen=True, tag="notify"):
     epoch: the gateway has all those of its streams up to it. It is 0 where the gateway missed alerts of one stream.
 
     `at` (ms) is set when the alert is sent again after a loss, and is the time at which a router first accepted it:
-    clients that subscribed later do not receive it. With `acknowledgement` (`acked` on the wire) the message says only
-    that the alert was acknowledged; `at` is set then too, so that a gateway of the former release takes it for an alert
-    that it has delivered. `repeated`: the acknowledgement is sent again after a loss, and clients that subscribed later
-    do not receive it. `stamps` are for the latency ledger, absent where an alert is sent again from the router's log.
+    clients that subscribed later do not receive it. `age` (ms) is then the time since, by a clock that nobody sets: who
+    subscribed later is judged by it, whatever was done to the clocks meanwhile; a router of the former release does not
+    say it. With `acknowledgement` (`acked` on the wire) the message says only that the alert was acknowledged; `at` is
+    set then too, so that a gateway of the former release takes it for an alert that it has delivered. `repeated`: the
+    acknowledgement is sent again after a loss, with its `age`, and clients that subscribed later do not receive it.
+    `stamps` are for the latency ledger, absent where an alert is sent again from the router's log.
     """
 
     alert: Alert
@@ -157,6 +159,7 @@ class AlertNotification(Message, frozen=True, tag="notify"):
     at: Milliseconds | None = None
     acknowledgement: Acknowledgement | None = msgspec.field(default=None, name="acked")
     repeated: bool = False
+    age: Count | None = None
     stamps: AlertStamps | None = None
 
 

@@ -15,7 +15,7 @@ from watchout.common.service import Tasks
 from watchout.common.settings import Settings
 from watchout.gateway.authorization import Authorization
 from watchout.gateway.client import alert_replay
-from watchout.gateway.client.alert_replay import MAX_REPLAYS, AlertReplays, replay_of
+from watchout.gateway.client.alert_replay import MAX_REPLAYS, REPEATED_MS, AlertReplays, replay_of
 from watchout.gateway.hub.delivery import acknowledged_key
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.model import Owner
@@ -107,6 +107,16 @@ async def test_an_alert_that_came_during_the_replay_follows_it() -> None:
     await settle()
     assert talk.sent == [b"\x81\x02{}", b"live"]
     assert subscription.held_alerts is None
+
+
+async def test_what_may_seem_later_than_the_subscription_when_it_is_repeated_is_not_told_twice() -> None:
+    talk = Talk()
+    subscription = talk.subscribe()
+    subscription.subscribed_ms = 100_000
+    ages = {"after": 0, "just before": REPEATED_MS, "long before": REPEATED_MS + 1}
+    talk.answer.set_result([RecentAlertRow(name, "ann", b"{}", 100_000 - age) for name, age in ages.items()])
+    await settle()
+    assert subscription.replayed == {"after", "just before"}
 
 
 async def test_who_lost_the_stream_during_the_replay_gets_nothing_of_it() -> None:

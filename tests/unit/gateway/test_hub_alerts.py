@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
 from tests.kit.hub import FakePublisher, FakeViewer, HubHarness, alert
@@ -57,12 +56,12 @@ def test_an_alert_that_nobody_here_wants_is_told_to_nobody_and_to_who_comes_when
         harness.publish(FakePublisher())
     FakeViewer(harness.hub).subscribe("door", alerts=False)
     harness.hub.delivery.on_alert(alert(1), 0.0)
-    harness.hub.delivery.on_acknowledged(alert(1), GIVEN, 0.0, repeated=False)
+    harness.hub.delivery.on_acknowledged(alert(1), GIVEN, 0.0)
     assert told == []
     screen = FakeViewer(harness.hub)
     screen.subscribe("door")
     harness.hub.delivery.on_alert(alert(1), 0.0)
-    harness.hub.delivery.on_acknowledged(alert(1), GIVEN, 0.0, repeated=False)
+    harness.hub.delivery.on_acknowledged(alert(1), GIVEN, 0.0)
     assert [m["type"] for m in screen.messages] == ["status", "alert", "alert-acknowledged"]
     assert told == ["a1"]
 
@@ -79,8 +78,8 @@ def test_an_acknowledgement_goes_once_to_those_who_have_the_alerts_of_the_stream
     mute.subscribe("door", alerts=False)
     harness.hub.delivery.on_alert(alert(), 0.0)
     for repeated in (False, False, True):
-        harness.hub.delivery.on_acknowledged(alert(), GIVEN, 0.0, repeated=repeated)
-        harness.hub.delivery.on_acknowledged(alert(1, "yard"), GIVEN, 0.0, repeated=repeated)
+        harness.hub.delivery.on_acknowledged(alert(), GIVEN, 0.0, accepted_s=0.0 if repeated else None)
+        harness.hub.delivery.on_acknowledged(alert(1, "yard"), GIVEN, 0.0, accepted_s=0.0 if repeated else None)
     expected = {
         "type": "alert-acknowledged", "streamId": "door", "alertId": "a1", "userId": "bob", "note": "seen",
         "timestamp": 50_000,
@@ -93,12 +92,9 @@ def test_an_acknowledgement_goes_once_to_those_who_have_the_alerts_of_the_stream
 
 def test_an_acknowledgement_that_is_repeated_goes_to_nobody_who_came_after_it(harness: HubHarness) -> None:
     before, after = FakeViewer(harness.hub), FakeViewer(harness.hub)
-    before.subscribe("door")
-    after.subscribe("door")
-    at = before.subscriptions[0].subscribed_ms
-    after.subscriptions[0].subscribed_ms = at + 2
-    given = msgspec.structs.replace(GIVEN, at=at + 1)
-    harness.hub.delivery.on_acknowledged(alert(), given, 0.0, repeated=True)
+    before.subscribe("door", now=0.0)
+    after.subscribe("door", now=0.002)
+    harness.hub.delivery.on_acknowledged(alert(), GIVEN, 0.0, accepted_s=0.001)
     assert [m["type"] for m in before.messages] == ["status", "alert-acknowledged"]
     assert [m["type"] for m in after.messages] == ["status"]
 
@@ -108,7 +104,7 @@ def test_an_acknowledgement_waits_while_recent_alerts_are_fetched_beside_its_ale
     screen.subscribe("door")
     held = screen.subscriptions[0].held_alerts = {}
     harness.hub.delivery.on_alert(alert(), 0.0)
-    harness.hub.delivery.on_acknowledged(alert(), GIVEN, 0.0, repeated=False)
+    harness.hub.delivery.on_acknowledged(alert(), GIVEN, 0.0)
     assert list(held) == ["a1", acknowledged_key("a1")]
     assert [m["type"] for m in screen.messages] == ["status"]
 
@@ -120,8 +116,6 @@ def test_a_gateway_of_the_former_release_takes_an_acknowledgement_for_an_alert_t
     screen, late = FakeViewer(harness.hub), FakeViewer(harness.hub)
     screen.subscribe("door")
     harness.hub.delivery.on_alert(alert(), 0.0)
-    late.subscribe("door")
-    accepted_at = screen.subscriptions[0].subscribed_ms
-    late.subscriptions[0].subscribed_ms = accepted_at + 1
-    harness.hub.delivery.on_alert(alert(), 0.0, repeated_of_ms=accepted_at)
+    late.subscribe("door", now=0.001)
+    harness.hub.delivery.on_alert(alert(), 0.0, accepted_s=0.0)
     assert (screen.alerts, late.alerts) == (["a1"], [])

@@ -38,7 +38,7 @@ def test_a_viewer_is_asked_for_its_first_alert_and_shares_the_bytes_of_the_later
     subscribe_directly(harness, *viewers)
     for number in range(4):
         harness.hub.delivery.on_alert(alert(number), 0.0)
-    harness.hub.delivery.on_acknowledged(alert(3), Acknowledgement(user="bob", at=1), 0.0, repeated=False)
+    harness.hub.delivery.on_acknowledged(alert(3), Acknowledgement(user="bob", at=1), 0.0)
     for viewer in viewers:
         assert lane(viewer) == ["streaming", "a0", "a1", "a2", "a3", "a3"]
         assert (viewer.alerts_asked, told(harness, viewer)) == (1, 5)
@@ -75,9 +75,9 @@ def test_a_repeated_alert_is_only_for_those_who_were_there_and_had_it_in_no_repl
     before, after, replayed = (DirectViewer(harness.hub, alerts=True) for _ in range(3))
     subscribe_directly(harness, before, after, replayed)
     harness.hub.delivery.on_alert(alert(0), 0.0)
-    after.subscription.subscribed_ms = ms(2.0)
+    after.subscription.subscribed_s = 2.0
     replayed.subscription.replayed = frozenset({"a1"})
-    harness.hub.delivery.on_alert(alert(1), 0.0, repeated_of_ms=ms(1.0))
+    harness.hub.delivery.on_alert(alert(1), 0.0, accepted_s=1.0)
     assert [lane(viewer)[1:] for viewer in (before, after, replayed)] == [["a0", "a1"], ["a0"], ["a0"]]
     assert [told(harness, viewer) for viewer in (before, after, replayed)] == [2, 1, 1]
     assert harness.hub.delivery.alerts_out == 4
@@ -155,8 +155,8 @@ def test_flowing_or_not_every_message_is_sent_once_in_order_or_waits_and_frames_
             frames += 1
         elif step in ("alert", "repeated"):
             alerts += 1
-            repeated_of_ms = ms(0) if step == "repeated" else None
-            harness.hub.delivery.on_alert(alert(alerts), 0.0, repeated_of_ms=repeated_of_ms)
+            accepted_s = 0.0 if step == "repeated" else None
+            harness.hub.delivery.on_alert(alert(alerts), 0.0, accepted_s=accepted_s)
             expected.append(f"a{alerts}")
         elif isinstance(step, str):
             if door(harness).status != step:

@@ -176,9 +176,9 @@ def test_a_repeated_alert_is_for_those_who_were_there_when_it_was_accepted(
     for screen, now in ((early, 1.0), (late, 3.0), (asked, 2.0)):
         screen.subscribe("door", now=now)
     asked.subscriptions[0].replayed = frozenset({"a1"})
-    harness.hub.delivery.on_alert(alert(1), 0.0, repeated_of_ms=ms(2.0))
-    harness.hub.delivery.on_alert(alert(2), 0.0, repeated_of_ms=ms(3.0))
-    harness.hub.delivery.on_alert(alert(3), 0.0, repeated_of_ms=ms(0.5))
+    harness.hub.delivery.on_alert(alert(1), 0.0, accepted_s=2.0)
+    harness.hub.delivery.on_alert(alert(2), 0.0, accepted_s=3.0)
+    harness.hub.delivery.on_alert(alert(3), 0.0, accepted_s=0.5)
     harness.hub.delivery.on_alert(alert(4), 0.0)
     assert early.alerts == ["a1", "a2", "a4"]
     assert late.alerts == ["a2", "a4"]
@@ -190,9 +190,9 @@ def test_what_was_told_before_a_loss_is_not_told_again(harness: HubHarness) -> N
     harness.publish(phone, wants_alerts=True)
     screen.subscribe("door", now=0.0)
     harness.hub.delivery.on_alert(alert(1), 0.0)
-    harness.hub.delivery.on_alert(alert(1), 0.0, repeated_of_ms=ms(1.0))
-    harness.hub.delivery.on_alert(alert(2), 0.0, repeated_of_ms=ms(1.0))
-    harness.hub.delivery.on_alert(alert(3), 0.0, repeated_of_ms=ms(-5.0))
+    harness.hub.delivery.on_alert(alert(1), 0.0, accepted_s=1.0)
+    harness.hub.delivery.on_alert(alert(2), 0.0, accepted_s=1.0)
+    harness.hub.delivery.on_alert(alert(3), 0.0, accepted_s=-5.0)
     assert screen.alerts == [m["id"] for m in phone.messages] == ["a1", "a2"]
 
 

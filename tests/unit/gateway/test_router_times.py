@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from watchout.common.alerts.acknowledgement import Acknowledgement
-from watchout.common.bus.messages import Interest, PublicationState, StreamReport
+from watchout.common.alerts.model import Alert
+from watchout.common.bus.messages import AlertNotification, Interest, PublicationState, StreamReport
 from watchout.common.bus.reply_records import AlertFrameRow, RecentAlertRow, RecentAlertsReply, ShareRow, StreamRow
 from watchout.common.bus.router_clock import RouterClock
 from watchout.gateway import router_times
@@ -68,6 +69,34 @@ def test_what_a_router_returns_has_the_time_here(by_ms: int) -> None:
     assert here.alerts[0].at == NOW
     assert here.alerts[0].acknowledgement == Acknowledgement(user="ann", at=NOW + 7)
     assert router_times.recent_here(RecentAlertsReply(missing_before=None), clock, NOW).missing_before is None
+
+
+ALERT = Alert(id="a", stream_id="s", severity="low", message="m", timestamp=1)
+
+
+@pytest.mark.parametrize("by_ms", [0, *APART])
+def test_when_a_repeated_alert_was_accepted_is_known_by_its_age_whatever_the_clocks_say(by_ms: int) -> None:
+    clock, given = apart(by_ms), Acknowledgement(user="ann", at=NOW - 900_000)
+    for told in (
+        AlertNotification(alert=ALERT, at=NOW - 600_000, age=2_500),
+        AlertNotification(alert=ALERT, at=NOW, acknowledgement=given, repeated=True, age=2_500),
+    ):
+        assert router_times.accepted_here(told, clock, 100.0, NOW) == 97.5
+
+
+@pytest.mark.parametrize("by_ms", [0, *APART])
+def test_a_router_of_the_former_release_says_only_the_time_of_a_repeated_alert(by_ms: int) -> None:
+    clock, given = apart(by_ms), Acknowledgement(user="ann", at=NOW + by_ms - 1_500)
+    told = AlertNotification(alert=ALERT, at=NOW + by_ms - 2_500)
+    assert router_times.accepted_here(told, clock, 100.0, NOW) == 97.5
+    told = AlertNotification(alert=ALERT, at=NOW + by_ms, acknowledgement=given, repeated=True)
+    assert router_times.accepted_here(told, clock, 100.0, NOW) == 98.5
+
+
+def test_what_is_new_has_no_time_of_before() -> None:
+    given = Acknowledgement(user="ann", at=NOW)
+    for told in (AlertNotification(alert=ALERT), AlertNotification(alert=ALERT, at=NOW, acknowledgement=given)):
+        assert router_times.accepted_here(told, RouterClock(), 100.0, NOW) is None
 
 
 @pytest.mark.parametrize("by_ms", APART)

@@ -183,6 +183,7 @@ FROM_ROUTER: list[FromRouter] = [
     AlertNotification(alert=FULL_ALERT),
     AlertNotification(alert=FULL_ALERT, stamps=AlertStamps(None, None, 3, 4, 5)),
     AlertNotification(alert=ALERT, at=1, acknowledgement=Acknowledgement(user="ann", at=2, note="n"), repeated=True),
+    AlertNotification(alert=ALERT, at=1, age=0),
     AcknowledgedReply(request=1, acknowledgement=Acknowledgement(user="ann", at=2)),
     AcknowledgedReply(request=1, acknowledgement=Acknowledgement(user="ann", at=2, note="n"), duplicate=True),
     ReservationEnded(stream="cam-1", term=7),

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.router.recorded_bus import EPOCH, GATEWAY, NOW_MS, OPERATOR, OTHER, RecordedBus, join
 from watchout.common import metric_names
 from watchout.common.alerts.model import Alert
-from watchout.common.bus.messages import AcceptedReply, AlertNotification, Interest, RaiseAlert
+from watchout.common.bus.messages import AcceptedReply, AcknowledgeRequest, AlertNotification, Interest, RaiseAlert
 from watchout.common.metrics import Metrics
 from watchout.router.alerts.delivery import AlertDelivery
 from watchout.router.alerts.ids import AlertIds
@@ -38,6 +38,8 @@ class Place:
 
     def __init__(self) -> None:
         self.bus, self.metrics, self.webhook = RecordedBus(), Metrics(), RecordedWebhook()
+        #: The monotonic clock when something is sent again.
+        self.now = NOW
         self.recent = RecentAlerts(limit=1000, minutes=10)
         self.streams = Streams(EPOCH, max_streams=100, syncing=False)
         self.replay = AlertReplay(log := AlertLog())
@@ -49,6 +51,7 @@ class Place:
         self.delivery = AlertDelivery(
             epoch=EPOCH, metrics=self.metrics, streams=self.streams, ids=AlertIds(), recent=self.recent, log=log,
             replay=self.replay, outbox=outbox, webhook=self.webhook,  # type: ignore[arg-type]
+            monotonic_s=lambda: self.now,
         )  # fmt: skip
 
     def interest(self, member: bytes, alert_viewers: int, stream: str = "cam") -> None:
@@ -120,7 +123,8 @@ def test_one_that_a_former_router_accepted_carries_that_time_and_none_of_the_fut
     place.interest(GATEWAY, 1)
     assert place.accept("old", accepted_at=NOW_MS - 5000).at == NOW_MS - 5000
     assert place.accept("late", accepted_at=NOW_MS + 5000).at == NOW_MS
-    assert [notification.at for notification in place.notified(GATEWAY)] == [NOW_MS - 5000, NOW_MS]
+    told = place.notified(GATEWAY)
+    assert [(notification.at, notification.age) for notification in told] == [(NOW_MS - 5000, 5000), (NOW_MS, 0)]
 
 
 async def test_a_gateway_that_joined_again_gets_what_it_missed_before_what_is_new(place: Place) -> None:
@@ -140,6 +144,29 @@ async def test_a_gateway_that_joined_again_gets_what_it_missed_before_what_is_ne
     numbers = [notification.number for notification in place.notified(GATEWAY)]
     assert numbers == list(range(3, count + 4))
     assert place.count(metric_names.ALERTS_REDELIVERED) == count
+
+
+async def test_what_is_sent_again_says_how_long_ago_it_was_accepted_by_no_clock_that_is_set(place: Place) -> None:
+    place.interest(GATEWAY, 1)
+    place.accept("a1")
+    place.accept("a2", accepted_at=NOW_MS - 5000)
+    given = AcknowledgeRequest(request=1, alert=alert_of("a1"), user="ann")
+    place.delivery.acknowledge(OPERATOR, given, NOW, NOW_MS - 600_000)
+    live = [each.age for each in place.notified(GATEWAY)]
+    assert live == [None, 5000, None]
+    place.replay.begin(GATEWAY)
+    place.now = NOW + 3
+    place.delivery.resume(GATEWAY, EPOCH, 0)
+    assert [(each.alert.id, each.age, each.repeated) for each in place.notified(GATEWAY)] == [
+        ("a1", 3000, False), ("a2", 8000, False), ("a1", 3000, True)
+    ]  # fmt: skip
+    await asyncio.sleep(0)  # the end of the batch
+    again = AcknowledgeRequest(request=2, alert=alert_of("a2"), user="ann", accepted_at=NOW_MS - 5000, at=NOW_MS - 2000)
+    place.delivery.acknowledge(OPERATOR, again, NOW, NOW_MS)
+    assert [(each.age, each.repeated) for each in place.notified(GATEWAY)] == [(2000, True)]
+    place.delivery.send_missed(GATEWAY, wants(EPOCH - 1, 7))
+    ages = [(each.alert.id, each.age, each.repeated) for each in place.notified(GATEWAY)]
+    assert ages[-4:] == [("a1", 3000, False), ("a2", 8000, False), ("a1", 3000, True), ("a2", 5000, True)]
 
 
 async def test_one_batch_goes_out_in_one_turn_of_the_event_loop(place: Place) -> None:
@@ -189,6 +216,10 @@ async def test_of_what_was_missed_only_streams_with_interest_are_sent(place: Pla
     place.replay.begin(GATEWAY)
     place.delivery.resume(GATEWAY, EPOCH, 0)
     assert [notification.alert.id for notification in place.notified(GATEWAY)] == ["a2"]
+
+
+def alert_of(id: str) -> Alert:
+    return Alert(id=id, stream_id="cam", severity="low", message=id, timestamp=NOW_MS)
 
 
 def wants(epoch: int, last: int, alert_viewers: int = 1) -> Interest:
