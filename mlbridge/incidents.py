@@ -166,7 +166,7 @@ class BridgeIncidents:
                 process=process,
                 now=at,
                 started_at=self._started_ms,
-                since=memory.since(self._started_ms, at),
+                since=memory.since(self._started_ms, at, about=about),
                 incidents=incidents,
                 of_everybody=memory.of_everybody(at),
                 ml=ml,

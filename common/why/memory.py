@@ -33,6 +33,8 @@ _SUM: Final = " summed"
 JOINED_MS: Final = 60_000
 #: Names that `known` looks at, at most.
 MAX_KNOWN: Final = 1_000
+#: Subjects of which it is known until when their own incidents gave way; past it the oldest counts for all subjects.
+MAX_LOST: Final = 1_000
 
 
 class IncidentMemory:
@@ -65,6 +67,9 @@ class IncidentMemory:
         self.bytes = self.evicted = self.evicted_until = 0
         #: By kind: the time of the newest incident that gave way and is in no sum, in ms since the epoch.
         self._lost_until: dict[str, int] = {}
+        #: The same for those that gave way in total, and by subject for those that gave way for others of a subject.
+        self._lost_in_total = 0
+        self._lost_of: OrderedDict[str, int] = OrderedDict()
         self._next = 0
         self._entries: dict[int, Incident] = {}
         #: By kind: the numbers of its incidents, oldest first, and their bytes.
@@ -102,7 +107,9 @@ class IncidentMemory:
         self._enter(number, incident)
         while len(self._entries) > self._max_entries or self.bytes > self._max_bytes:
             kind = max(self._kind_bytes, key=self._kind_bytes.__getitem__)
-            self._evict(next(iter(self._by_kind[kind])))
+            number = next(iter(self._by_kind[kind]))
+            self._lost_in_total = max(self._lost_in_total, self._entries[number].end)
+            self._evict(number)
 
     def about(self, subject: str, now_ms: int) -> list[Incident]:
         """Return the incidents of a subject, oldest first.
@@ -132,15 +139,18 @@ class IncidentMemory:
         self._forget_old(now_ms)
         return [name for name in islice(reversed(self._by_subject), MAX_KNOWN) if name]
 
-    def since(self, started_ms: int, now_ms: int, kind: IncidentKind | None = None) -> int:
+    def since(self, started_ms: int, now_ms: int, kind: IncidentKind | None = None, about: str | None = None) -> int:
         """Return since when nothing is missing, in ms since the epoch.
 
         Args:
             started_ms: When the process started.
             now_ms: The present time.
             kind: Of which kind, whose sums count as known; None: of all.
+            about: Of which subject; None: of all.
         """
         lost_until = self.evicted_until if kind is None else self._lost_until.get(kind, 0)
+        if about is not None:
+            lost_until = max(self._lost_in_total, *(self._lost_of.get(subject, 0) for subject in (about, "")))
         return max(started_ms, now_ms - self.keep_ms, lost_until)
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -169,6 +179,7 @@ class IncidentMemory:
         """Take an incident out for a newer one of its subject and kind, into the sum of those like it."""
         incident = self._entries[number]
         if incident.what not in SUMMED or incident.summed:
+            self._note_lost(incident)
             self._evict(number)
             return
         self._remove(number)
@@ -191,6 +202,13 @@ class IncidentMemory:
     def _count(self, kind: str, size_bytes: int) -> None:
         self.bytes += size_bytes
         self._kind_bytes[kind] = self._kind_bytes.get(kind, 0) + size_bytes
+
+    def _note_lost(self, incident: Incident) -> None:
+        """Note that an incident gives way for others of one of its subjects: all of them lose it."""
+        for subject in _subjects_of(incident):
+            self._lost_of[subject] = max(self._lost_of.pop(subject, 0), incident.end)
+        while len(self._lost_of) > MAX_LOST:
+            self._lost_in_total = max(self._lost_in_total, self._lost_of.popitem(last=False)[1])
 
     def _evict(self, number: int) -> None:
         self.evicted += 1

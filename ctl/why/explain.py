@@ -8,6 +8,7 @@ from typing import Final
 
 from watchout.common.why.answer import WhyAnswer
 from watchout.common.why.incident import Incident, IncidentKind
+from watchout.common.why.memory import MAX_PER_SUBJECT
 from watchout.ctl.terminal import counted
 from watchout.ctl.why.alerts import TOLD_HERE, alert_sentences, alerts_of_stream
 from watchout.ctl.why.cameras import camera_sentence, ml_sentence, stream_sentence
@@ -142,7 +143,8 @@ def _limits(facts: WhyFacts, answers: Sequence[WhyAnswer]) -> Iterator[Sentence]
         if answer.since > answer.started_at and answer.since > answer.now - STARTED_MS // 2:
             yield Sentence(
                 cause="forgotten", subject=answer.name, at=answer.since,
-                text=f"{answer.name} remembers all only since {at(answer.since)}: older incidents gave way (WHY_BYTES)",
+                text=f"{answer.name} remembers all only since {at(answer.since)}: older incidents gave way "
+                f"({MAX_PER_SUBJECT} of one kind and name, or WHY_BYTES)",
             )  # fmt: skip
         if answer.left_out:
             yield Sentence(

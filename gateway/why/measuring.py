@@ -192,7 +192,7 @@ class Measuring:
             process=self._links.own_id,
             now=now,
             started_at=recorder.started_ms,
-            since=memory.since(recorder.started_ms, now),
+            since=memory.since(recorder.started_ms, now, about=about),
             closed_since=memory.since(recorder.started_ms, now, IncidentKind.CLOSED),
             incidents=incidents,
             of_everybody=memory.of_everybody(now),

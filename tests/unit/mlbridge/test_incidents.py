@@ -5,7 +5,8 @@ from __future__ import annotations
 from watchout.common.alerts.model import Alert
 from watchout.common.settings import Settings
 from watchout.common.why.answer import WhyAnswer, decode_answer
-from watchout.common.why.incident import IncidentKind
+from watchout.common.why.incident import Incident, IncidentKind
+from watchout.common.why.memory import MAX_PER_SUBJECT
 from watchout.mlbridge.cooldown import Cooldown
 from watchout.mlbridge.failover import Failover
 from watchout.mlbridge.incidents import BridgeIncidents
@@ -91,3 +92,11 @@ def test_an_unknown_name_is_answered_with_what_there_is() -> None:
     found = answer(incidents, "nobody")
     assert found.is_empty
     assert (found.known_streams, found.known) == (["cam"], ["x", "cam"])
+
+
+def test_what_gave_way_of_one_name_is_not_missing_of_another() -> None:
+    incidents, _ = bridge()
+    started = answer(incidents, "bob").since
+    for at in range(1, MAX_PER_SUBJECT + 6):
+        incidents.memory.add(Incident(what=IncidentKind.RAISED, at=started + at, streams=("cam",)))
+    assert {name: answer(incidents, name).since for name in ("cam", "bob")} == {"cam": started + 5, "bob": started}

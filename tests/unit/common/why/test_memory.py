@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+import watchout.common.why.memory as memory_module
 from watchout.common.settings import Settings
 from watchout.common.why.incident import Incident, IncidentKind
 from watchout.common.why.memory import JOINED_MS, IncidentMemory, memory_of
@@ -93,6 +94,31 @@ def test_sums_of_one_subject_are_bounded_too_and_what_is_lost_then_is_told() -> 
     assert memory.since(0, 101, IncidentKind.CLOSED) == memory.since(0, 101) == 94
     assert memory.since(0, 101, IncidentKind.REFUSED) == 0
     assert memory.about("bob", 101) == [closed(0, user="bob", stream="bobs")]
+
+
+def test_what_gave_way_for_others_of_one_name_is_missing_of_that_name_and_of_those_named_with_it() -> None:
+    memory = IncidentMemory(per_subject=2, max_entries=8)
+    for at in range(1, 6):
+        memory.add(Incident(what=IncidentKind.DRAIN, at=at, user="ann", streams=(f"cam-{at}",)))
+    since = {name: memory.since(0, 10, about=name) for name in ("ann", "cam-3", "cam-1", "cam-4", "bob", "")}
+    assert since == {"ann": 3, "cam-3": 3, "cam-1": 1, "cam-4": 0, "bob": 0, "": 0}
+    assert memory.since(0, 10) == 3
+    for at in range(6, 10):  # what concerns everybody
+        memory.add(Incident(what=IncidentKind.DRAIN, at=at))
+    assert {memory.since(0, 10, about=name) for name in ("bob", "cam-4", "ann")} == {7}
+    for at in range(10, 20):
+        memory.add(Incident(what=IncidentKind.DRAIN, at=at, user=f"user-{at}"))
+    assert memory.since(0, 20, about="nobody") == 11, "in total the oldest gave way, whomever they were about"
+
+
+def test_of_so_many_names_it_is_known_what_gave_way_and_then_it_counts_for_all(monkeypatch) -> None:
+    monkeypatch.setattr(memory_module, "MAX_LOST", 4)
+    memory = IncidentMemory(per_subject=1)
+    for at in range(1, 6):
+        for number in range(2):
+            memory.add(Incident(what=IncidentKind.DRAIN, at=10 * at + number, user=f"user-{at}"))
+    assert [memory.since(0, 99, about=f"user-{at}") for at in (1, 2, 5)] == [10, 20, 50]
+    assert memory.since(0, 99, about="nobody") == 10
 
 
 def test_a_sum_is_forgotten_when_the_newest_in_it_is_too_old() -> None:
