@@ -39,6 +39,15 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def is_address(host: str) -> bool:
+    """Whether a host is an IP address, without brackets, not a name."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def is_unspecified(host: str) -> bool:
     """Whether a host is ``0.0.0.0`` or ``::``, which stand for all addresses of a machine and can be told to nobody."""
     try:

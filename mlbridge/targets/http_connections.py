@@ -20,6 +20,7 @@ from yarl import URL
 
 from watchout.common.supervisor import Alarm
 from watchout.common.toolbox.http_bounds import KEEPALIVE_S, BodyTooLarge
+from watchout.common.toolbox.name_lookup import look_up
 from watchout.common.toolbox.reason import reason
 from watchout.mlbridge.targets.http_response import BadResponse, HttpResponse, ResponseReader
 
@@ -299,7 +300,7 @@ class HttpConnections:
         at, found = self._addresses
         now = self._loop.time()
         if now - at >= ADDRESSES_KEPT_S:
-            found = list(await self._loop.getaddrinfo(host, self._url.port, type=1))
+            found = await look_up(host, self._url.port or 0)
             self._addresses = now, found
         return found
 

@@ -6,10 +6,7 @@ An attempt begins a moment after the one before, so a server that vanished delay
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
 import random
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -28,7 +25,10 @@ from watchout.common.errors import StartError
 from watchout.common.settings import Settings
 from watchout.common.settings.bus_servers import BusServer
 from watchout.common.toolbox.futures import retrieve_exception
+from watchout.common.toolbox.hosts import is_address
+from watchout.common.toolbox.name_lookup import look_up
 from watchout.common.toolbox.nats_client import NoTlsError, StrictClient
+from watchout.common.toolbox.own_address import is_own_address
 from watchout.common.toolbox.reason import reason
 from watchout.common.toolbox.renewed import Renewed
 
@@ -226,17 +226,20 @@ class Dialer:
         return sorted(candidates, key=lambda each: (each.server == avoid, not _is_here(each.address)))
 
     async def _look_up(self, server: BusServer) -> list[Candidate]:
-        if server.is_websocket or _is_address(server.host):
-            return [Candidate(server, server.host, self._told.get(server, server.host))]
+        by_url = Candidate(server, server.host, self._told.get(server, server.host))
+        if is_address(server.host):
+            return [by_url]
         try:
             async with asyncio.timeout(LOOK_UP_S):
-                rows = await asyncio.get_running_loop().getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+                rows = await look_up(server.host, server.port)
         except TimeoutError:
             self.failures[str(server)] = f"its name is not resolved within {LOOK_UP_S:g} s"
             return []
-        except (OSError, UnicodeError) as error:
+        except OSError as error:
             self.failures[str(server)] = f"its name cannot be resolved: {reason(error)}"
             return []
+        if server.is_websocket:
+            return [by_url]  # aiohttp looks the name up again, which is known to have an address
         addresses = list(dict.fromkeys(str(row[4][0]) for row in rows))
         random.shuffle(addresses)
         return [Candidate(server, address, server.host) for address in addresses]
@@ -317,19 +320,13 @@ class Dialer:
                 continue
             if host and port and (host, port) not in names and len(told) < MAX_KNOWN:
                 # Servers tell addresses, and certificates have names: that of the server which told of it counts.
-                told[BusServer(server.scheme, host, port)] = name if _is_address(host) else host
+                told[BusServer(server.scheme, host, port)] = name if is_address(host) else host
         self._told = told
 
 
 def _is_here(address: str) -> bool:
-    """Return whether an IP address is one of this machine's: a socket can be bound to it."""
-    if not _is_address(address):
-        return False
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.bind((address, 0))
-        return True
-    return False
+    """Return whether this is an IP address, of this machine."""
+    return is_address(address) and is_own_address(address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,14 +401,6 @@ def describe(error: Exception) -> str:
 
 def _is_reset(error: BaseException) -> bool:
     return isinstance(error, ConnectionResetError | BrokenPipeError | asyncio.IncompleteReadError)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 async def close_surely(client: DialedClient) -> None:

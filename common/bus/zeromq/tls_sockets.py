@@ -23,6 +23,7 @@ from watchout.common.bus.zeromq.zmtp import Deliver
 from watchout.common.errors import StartError
 from watchout.common.settings.mesh_listen import MeshListen
 from watchout.common.toolbox.hosts import bracketed
+from watchout.common.toolbox.name_lookup import look_up
 from watchout.common.toolbox.reason import reason
 
 #: Longest time in seconds for a connection to be made, and for the handshake of TLS within it.
@@ -271,12 +272,8 @@ def _tls_connection(host: str, port: int, certificates: MeshCertificates) -> Con
 
 async def _connected(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
     """Return a socket that is connected to the first address of the host that accepts. Raises `OSError`."""
-    try:
-        found: list[tuple[Any, ...]] = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError:
-        raise OSError(errno.EINVAL, "no host name") from None
     fault: OSError | None = None
-    for family, _, _, _, address in found:
+    for family, _, _, _, address in await look_up(host, port):
         raw = socket.socket(family, socket.SOCK_STREAM)
         try:
             raw.setblocking(False)
