@@ -184,7 +184,7 @@ def _mint_here(settings: Settings) -> str:
 
 
 def mint(settings: Settings, user: str | None = None) -> str:
-    """Return the token of a new session in the embedded store, which is created if missing.
+    """Return the token of a session in the embedded store, which is created if missing; the same one for days.
 
     Raises `StartError` if the home cannot be used, `Failure` for an invalid user name.
     """

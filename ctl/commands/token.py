@@ -11,7 +11,7 @@ from watchout.ctl.environment import Failure, home_option, mint, read_environmen
 @click.option("--user", metavar="NAME", help="Name of the session's user; the same name is always the same user.")
 @home_option
 def token(user: str | None, home: str | None) -> None:
-    """Print a new session token of the embedded session store, and nothing else.
+    """Print the session token of a user of the embedded session store, and nothing else.
 
     The store (sessions.db in WATCHOUT_HOME) is created if it does not exist.
     """

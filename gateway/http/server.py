@@ -170,6 +170,8 @@ def _make_request(
 ) -> web.BaseRequest:
     """Make a request for aiohttp, by its own function `make`."""
     protocol.body = body
+    if message.url.absolute and not message.url.relative().raw_path:  # RFC 9110 section 4.2.3
+        message = message._replace(url=message.url.with_path("/", keep_query=True))
     return make_request(make, message, body, protocol, *rest)
 
 

@@ -506,6 +506,18 @@ async def test_who_sends_no_more_after_its_requests_gets_its_answers(url, token,
         assert re.findall(rb"HTTP/1.1 (\d{3}) ", said) == [b"404" if path == "/nothing" else b"200"] * number, said
 
 
+async def test_an_absolute_address_without_a_path_is_the_front_page(url, clients):
+    for target, status in (
+        ("http://h", 200),
+        ("http://h?x=1", 200),
+        ("http://h/health/live", 200),
+        ("http://h/x", 404),
+    ):
+        raw = await clients.raw(url)
+        await raw.send(request(f"GET http://{target} HTTP/1.1"))
+        assert (await raw.answer()).status == status, target
+
+
 async def test_a_body_with_its_end_is_taken_and_one_without_ends_the_connection(url, clients):
     body = b'{"streamId":"cam","severity":"low","message":"m"}'
     for sent, answer in ((body, b"HTTP/1.1 202 "), (body[:-1], b"")):

@@ -509,3 +509,16 @@ FIELDS = sorted({field for fields in WRONG.values() for field in fields} | {"x"}
 def test_any_json_is_a_message_or_a_refusal_or_broken(kind: Any, fields: dict[str, Any], cut: int) -> None:
     data = json.dumps({"type": kind, **fields}, ensure_ascii=False).encode(errors="surrogatepass")
     assert _outcome(data[: len(data) + cut]) in OUTCOMES
+
+
+@pytest.mark.parametrize("opens", ["[", '{"x":'])
+def test_what_is_nested_500_deep_is_taken_and_what_is_nested_without_end_is_refused(opens: str) -> None:
+    closes = "]" if opens == "[" else "}"
+
+    def frame(depth: int) -> bytes:
+        return f'{{"type":"video-frame","data":"AAAA","x":{opens * depth}1{closes * depth}}}'.encode()
+
+    assert isinstance(parse_text(frame(500)), wire.VideoFrame)
+    with pytest.raises(ClientError) as refused:
+        parse_text(frame(50_000))
+    assert "nested too deeply" in refused.value.message
