@@ -32,6 +32,7 @@ class Sampler:
         interval = 1.0 / max_fps if max_fps else 0.0
         self._due += interval - self._interval
         self._interval = interval
+        self._hold_until = min(self._hold_until, self._came + interval)
 
     def take(self, now: float) -> bool:
         """Return whether a frame at time `now` is selected; if so it is counted."""

@@ -16,8 +16,9 @@ from watchout.common.bus.messages import AlertStamps, StreamStatus
 from watchout.common.media.codecs import Codec
 from watchout.common.media.frames import Frame
 from watchout.gateway import wire
+from watchout.gateway.hub.bus_sampler import BusSampler
 from watchout.gateway.hub.newest_frames import NewestFrames
-from watchout.gateway.hub.rate_waits import RateWaits
+from watchout.gateway.hub.rate_waits import RateWaiter, RateWaits
 from watchout.gateway.hub.reports import RouterReports
 from watchout.gateway.hub.sent_alerts import SentAlerts
 from watchout.gateway.hub.streams import DirectReceiver, LocalStream, Publication, StreamTable, ToMembers, Write
@@ -37,6 +38,8 @@ TOLD_TOGETHER: Final = 128
 _ACKNOWLEDGED: Final = " acknowledged"
 #: Appended to a stream's id, which has no spaces, for the entry of its early frame in `NewestFrames`.
 _EARLY: Final = " early"
+#: The same for its frame that is no picture and waits for receivers on the bus.
+_OTHER: Final = " other"
 
 #: Told of each alert: stream, id, viewers and publishers that got it.
 OnTold = Callable[[str, str, int, int], None]
@@ -112,7 +115,10 @@ class Delivery:
         self._active = reports.active
         self._to_bus, self._to_members = to_bus, to_members
         self.newest_frames = NewestFrames(newest_bytes)
-        self.rate_waits = RateWaits()
+        self.rate_waits: RateWaits[RateWaiter] = RateWaits()
+        #: The streams published here that have such a frame for receivers on the bus.
+        self._bus_waits: RateWaits[str] = RateWaits()
+        self._bus_waits.on_earlier = lambda at: self.rate_waits.enter(self, at)
         #: Streams whose newest frame was handed out or changed status: its size may have changed since.
         self._to_measure: set[str] = set()
         self._sent_alerts = SentAlerts()
@@ -230,15 +236,73 @@ class Delivery:
         to: list[DirectReceiver] = []
         stamps_due = False
         for receiver in publication.receivers:
-            if receiver.max_fps is None or receiver.sampler.take(now):
+            if receiver.max_fps is None or receiver.sampler.offer(frame, now):
                 to.append(receiver)
                 stamps_due |= now >= receiver.stamp_at
+            else:
+                self._wait_for_rate(publication, receiver.sampler)
         if to:
             if stamps_due and frame.stamps is None and self._latency is not None:
                 self._latency.on_frame_in(publication, frame, now, now_ms)
             self._to_members(frame, to)
-        if publication.bus_sampler is not None and publication.bus_sampler.take(now):
+        if publication.bus_sampler is not None:
+            if publication.bus_sampler.offer(frame, now):
+                self._to_bus(frame)
+            else:
+                self._wait_for_rate(publication, publication.bus_sampler)
+        if publication.counts_other:
+            self._recount_other(publication)
+
+    # ── frames that wait for receivers on the bus ────────────────────────────────────────────────────────────────
+
+    def _wait_for_rate(self, publication: Publication, sampler: BusSampler) -> None:
+        """Have a frame released that waits until the rate of a receiver on the bus permits it, if one does."""
+        release_at = sampler.release_at()
+        if release_at is not None:
+            self._bus_waits.enter(publication.stream, release_at)
+            if sampler.other is not None:
+                publication.counts_other = True
+
+    def _recount_other(self, publication: Publication) -> None:
+        """Count the bytes of the frame that waits for receivers on the bus and is no picture, of which all have one."""
+        other = next((sampler.other for sampler in publication.samplers() if sampler.other is not None), None)
+        if other is not None:
+            self._discard(self.newest_frames.put(publication.stream + _OTHER, other.size_bytes))
+        else:
+            self.newest_frames.remove(publication.stream + _OTHER)
+            publication.counts_other = False
+
+    def release_waiting(self, now: float) -> float | None:
+        """Send the frames that waited for receivers on the bus; return when the next one is due, None: none."""
+        for stream_id in self._bus_waits.take_due(now):
+            publication = self._publications.get(stream_id)
+            if publication is not None:
+                self.release_to_bus(publication, now)
+        return self._bus_waits.next_at()
+
+    def release_to_bus(self, publication: Publication, now: float) -> None:
+        """Send the frames of a publication that waited for receivers on the bus, as far as the rates permit them."""
+        to: dict[int, tuple[Frame, list[DirectReceiver]]] = {}
+        for receiver in publication.receivers:
+            while (frame := receiver.sampler.release(now)) is not None:
+                to.setdefault(frame.frame_id, (frame, []))[1].append(receiver)
+        for _, (frame, receivers) in sorted(to.items()):
+            frame.stamps = None  # its age is no latency
+            self._to_members(frame, receivers)
+        while publication.bus_sampler is not None and (frame := publication.bus_sampler.release(now)) is not None:
+            frame.stamps = None
             self._to_bus(frame)
+        for sampler in publication.samplers():
+            self._wait_for_rate(publication, sampler)
+        if publication.counts_other:
+            self._recount_other(publication)
+
+    def forget_waiting(self, publication: Publication) -> None:
+        """Drop the frames of a publication that wait for receivers on the bus: it has ended."""
+        for sampler in publication.samplers():
+            sampler.drop_waiting()
+        self._bus_waits.remove(publication.stream)
+        self.newest_frames.remove(publication.stream + _OTHER)
 
     def _deliver(self, stream: LocalStream, frame: Frame, now: float) -> None:
         stream.arrived += 1
@@ -500,6 +564,8 @@ class Delivery:
         """Drop the frames of a stream that wait until a frame rate permits them: their publication or term is over."""
         for subscription in stream.queued:
             subscription.drop_over_rate()
+        if stream.publication is not None:
+            self.forget_waiting(stream.publication)
 
     def forget_frames(self, stream: LocalStream) -> None:
         """Forget all frames of a stream that was closed."""
@@ -526,7 +592,11 @@ class Delivery:
     def _discard(self, keys: Iterable[str]) -> None:
         """Discard the newest or early frames under these keys of `newest_frames`."""
         for key in keys:
-            if key.endswith(_EARLY):
+            if key.endswith(_OTHER):
+                if (publication := self._publications.get(key.removesuffix(_OTHER))) is not None:
+                    for sampler in publication.samplers():
+                        sampler.other = None
+            elif key.endswith(_EARLY):
                 if (stream := self._streams.get(key.removesuffix(_EARLY))) is not None:
                     stream.early_frame = None
             elif (stream := self._streams.get(key)) is not None:
@@ -538,3 +608,7 @@ class Delivery:
         for subscription in stream.queued:
             if subscription.waiting_frame is stream.newest:
                 subscription.drop_over_rate()
+        if stream.publication is not None:
+            for sampler in stream.publication.samplers():
+                if sampler.picture is stream.newest:
+                    sampler.picture = None

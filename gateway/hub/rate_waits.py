@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Hashable
+from typing import Final, Generic, Protocol, TypeVar
+
+W = TypeVar("W", bound=Hashable)
 
 #: Entries that were replaced are removed from the heap at the latest when it has twice as many, and this many more.
 _SPARE_ENTRIES: Final = 64
 
 
 class RateWaiter(Protocol):
-    """A socket, HTTP response or publication with receivers that have a frame rate.
+    """A socket, an HTTP response, or `Delivery` for the receivers on the bus: who gets frames at a rate.
 
     `Housekeeping` calls `release_waiting` at the time for which it was entered in `RateWaits`.
     """
@@ -25,7 +27,7 @@ class RateWaiter(Protocol):
         """Send the frames whose rates permit them; return when the next one of those that wait is due, None: none."""
 
 
-class RateWaits:
+class RateWaits(Generic[W]):
     """The waiters of one gateway, by the time of their next look. Part of `Delivery`.
 
     A waiter is entered when a frame begins to wait, and stays until its time, however many frames replace it: so a
@@ -40,8 +42,8 @@ class RateWaits:
 
     def __init__(self) -> None:
         #: Time and number of the entry of each waiter, and the waiters by these numbers.
-        self._entered: dict[RateWaiter, tuple[float, int]] = {}
-        self._waiters: dict[int, RateWaiter] = {}
+        self._entered: dict[W, tuple[float, int]] = {}
+        self._waiters: dict[int, W] = {}
         #: Times with numbers; a number without a waiter was replaced or removed.
         self._heap: list[tuple[float, int]] = []
         self._numbers = 0
@@ -50,7 +52,7 @@ class RateWaits:
     def __len__(self) -> int:
         return len(self._waiters)
 
-    def enter(self, waiter: RateWaiter, at: float) -> None:
+    def enter(self, waiter: W, at: float) -> None:
         """Let a waiter look at `at`, unless it does so earlier anyway."""
         known = self._entered.get(waiter)
         if known is not None:
@@ -67,15 +69,15 @@ class RateWaits:
         if self.on_earlier is not None and self._heap[0] is entry:
             self.on_earlier(at)
 
-    def remove(self, waiter: RateWaiter) -> None:
+    def remove(self, waiter: W) -> None:
         """Remove a waiter that has gone, if it is here."""
         entry = self._entered.pop(waiter, None)
         if entry is not None:
             del self._waiters[entry[1]]
 
-    def take_due(self, now: float) -> list[RateWaiter]:
+    def take_due(self, now: float) -> list[W]:
         """Remove and return those whose time has come, in the order of their times."""
-        due: list[RateWaiter] = []
+        due: list[W] = []
         while self._heap and self._heap[0][0] <= now:
             waiter = self._waiters.pop(heapq.heappop(self._heap)[1], None)
             if waiter is not None:

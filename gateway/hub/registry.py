@@ -11,9 +11,9 @@ from typing import Final
 from watchout.common import metric_names
 from watchout.common.bus.messages import Forward, StatusUpdate, StreamStatus
 from watchout.common.media.frames import Frame
-from watchout.common.media.rate import Sampler
 from watchout.common.metric_names import GaugeName
 from watchout.gateway import wire
+from watchout.gateway.hub.bus_sampler import BusSampler
 from watchout.gateway.hub.delivery import MAX_FRAME_ID, Delivery, LatencyHooks
 from watchout.gateway.hub.demand import Demand
 from watchout.gateway.hub.notices import PublisherNotices
@@ -196,6 +196,7 @@ class Hub:
 
     def _end(self, publication: Publication) -> None:
         publication.ended = True
+        self.delivery.forget_waiting(publication)
         if self._latency is not None:
             self._latency.forget_clock(publication.stream)
 
@@ -379,16 +380,17 @@ class Hub:
         added = publication.set_receivers(message.receivers, keep=message.partial)
         if newest is not None:
             newest.stamps = None  # its age is no latency
-        if newest is not None and (to := [receiver for receiver in added if receiver.sampler.take(now)]):
+        if newest is not None and (to := [receiver for receiver in added if receiver.sampler.offer(newest, now)]):
             self._to_members(newest, to)
         if not message.wanted:
             publication.bus_sampler = None
         elif publication.bus_sampler is None:
-            publication.bus_sampler = Sampler(message.max_fps)
-            if newest is not None and publication.bus_sampler.take(now):
+            publication.bus_sampler = BusSampler(message.max_fps)
+            if newest is not None and publication.bus_sampler.offer(newest, now):
                 self._to_bus(newest)
         else:
             publication.bus_sampler.set_rate(message.max_fps)
+        self.delivery.release_to_bus(publication, now)  # rates may have risen
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from watchout.common.bus.messages import FrameReceiver, StreamStatus
 from watchout.common.media.frames import Frame, json_head
-from watchout.common.media.rate import RateMeter, Sampler
+from watchout.common.media.rate import RateMeter
+from watchout.gateway.hub.bus_sampler import BusSampler
 from watchout.gateway.hub.demand import Demand
 from watchout.gateway.hub.subscription import Subscription
 from watchout.gateway.latency.camera_clock import CameraClock
@@ -75,11 +76,11 @@ class DirectReceiver:
 
     at: str
     max_fps: float | None
-    sampler: Sampler = field(init=False)
+    sampler: BusSampler = field(init=False)
     stamp_at: float = 0.0
 
     def __post_init__(self) -> None:
-        self.sampler = Sampler(self.max_fps)
+        self.sampler = BusSampler(self.max_fps)
 
     def set_rate(self, max_fps: float | None) -> None:
         """Change the rate; frames that were sent before still count."""
@@ -110,6 +111,7 @@ class Publication:
             never.
         camera_clock: What is known of the camera's clock.
         began_at: When the first bytes of the present frame came, in seconds of the loop's clock.
+        counts_other: `NewestFrames` counts a frame that waits for receivers on the bus and is no picture.
         ended: It is over: another publisher has the stream, or none.
         alerts_told: Alerts that were sent to the publisher.
         peak_fps: Highest rate over some seconds so far.
@@ -130,7 +132,7 @@ class Publication:
     last_frame_at: int | None = None
     meter: RateMeter = field(default_factory=RateMeter)
     receivers: list[DirectReceiver] = field(default_factory=list)
-    bus_sampler: Sampler | None = None
+    bus_sampler: BusSampler | None = None
     bus_fps: float | None = None
     viewers_elsewhere: int = 0
     demand: Demand | None = None
@@ -140,6 +142,7 @@ class Publication:
     sample_at: float = math.inf
     camera_clock: CameraClock = field(default_factory=CameraClock)
     began_at: float = math.inf
+    counts_other: bool = False
     ended: bool = False
     alerts_told: int = 0
     peak_fps: float = 0.0
@@ -159,6 +162,13 @@ class Publication:
         while len(self.request_ids) >= MAX_REQUEST_IDS:
             del self.request_ids[next(iter(self.request_ids))]
         self.request_ids[self.next_frame_id] = request_id
+
+    def samplers(self) -> Iterator[BusSampler]:
+        """Return what selects the frames of each receiver on the bus."""
+        for receiver in self.receivers:
+            yield receiver.sampler
+        if self.bus_sampler is not None:
+            yield self.bus_sampler
 
     def set_receivers(self, named: Iterable[FrameReceiver], *, keep: bool) -> list[DirectReceiver]:
         """Replace the members that get frames directly; those that had them before keep their sampler.

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e import test_mjpeg
 from tests.e2e.test_bus import House
-from tests.kit.clients import DEADLINE_S, Clients
+from tests.kit.clients import DEADLINE_S, Clients, eventually
 from tests.kit.ml_stub import MlStub
 
 #: The rate of each receiver.
@@ -30,7 +30,7 @@ async def test_each_receiver_gets_the_last_frame_of_a_burst_and_no_bad_one_hides
     stub = MlStub()
     await stub.start()
     try:
-        urls = [await house.add_gateway()]
+        urls = [await house.add_gateway() for _ in range(2)]
         house.started.start("mlbridge", {"ML_SERVICE_URL": stub.url, "ML_FPS": str(FPS)})
         token = house.started.token()
         camera = await clients.camera(urls[0], token)
@@ -57,6 +57,7 @@ async def test_each_receiver_gets_the_last_frame_of_a_burst_and_no_bad_one_hides
                     for screen in screens:
                         while (await screen.part()).frame_id != number:
                             pass
+                await eventually(lambda: stub.looks and stub.looks[-1][2] == number)
 
             await all_get(1)
             for _ in range(3):

@@ -234,6 +234,15 @@ MUTATIONS: Final = (
         e2e=("tests/e2e/test_frame_rates.py",),
     ),
     Mutation(
+        name="burst-ends-elsewhere",
+        rule="the last frame over the rate of another gateway or bridge is sent when the rate permits it",
+        file="gateway/hub/bus_sampler.py",
+        before="                self.picture, self.other = frame, None\n",
+        after="                pass\n",
+        unit=("tests/unit/gateway/test_bus_sampler.py::test_each_receiver_gets_the_last_frame_of_a_burst_at_its_time",),
+        e2e=("tests/e2e/test_frame_rates.py",),
+    ),
+    Mutation(
         name="frames-come-once",
         rule="a frame that another gateway sends again goes to nobody twice, and nobody misses it",
         file="gateway/hub/delivery.py",
