@@ -74,9 +74,11 @@ from watchout.common.bus.messages import (
 from watchout.common.bus.messages.fields import EXCEEDABLE_EPOCH
 from watchout.common.bus.reply_records import ProcessReport
 from watchout.common.media.codecs import Codec
+from watchout.common.media.frame_ids import FRAME_ID_JUMP
 from watchout.common.media.frames import Frame
 from watchout.common.media.held_frames import HeldFrames
 from watchout.common.metrics import Metrics
+from watchout.common.reservations import Reservation
 from watchout.common.why.memory import IncidentMemory
 from watchout.router import handler as handler_module
 from watchout.router import startup_hold, stats
@@ -313,6 +315,17 @@ def test_a_term_that_no_router_can_have_granted_is_not_taken_over(
     assert term == highest + 1, "it was granted here, so it counts"
     place.send(OTHER, replace(STATE, stream="another", term=term, frame_id=5))
     assert place.take(OTHER, Rejoin) == []
+
+
+def test_a_record_that_is_read_late_raises_the_frame_ids_of_a_camera_that_came_before_it() -> None:
+    place = Place(loaded=False)
+    place.join(GATEWAY)
+    term = place.publish()
+    place.take(GATEWAY)
+    place.streams.restore("cam", Reservation("ann", (), term - 1, 5000, 0.0))
+    place.handler.records_loaded()
+    place.clock.run_turns()
+    assert place.take(GATEWAY) == [Forward(stream="cam", term=term, wanted=False, floor=5000 + FRAME_ID_JUMP)]
 
 
 def test_a_reservation_with_a_term_that_no_router_can_have_granted_is_passed_over(

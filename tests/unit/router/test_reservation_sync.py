@@ -8,12 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from watchout.common.bus.messages import Claim, GrantedReply
+from tests.kit.clients import eventually
+from tests.kit.memory_kv import MemoryKeyValue
+from watchout.common.bus.messages import Claim, GrantedReply, StreamReport
 from watchout.common.media.frame_ids import FRAME_ID_JUMP
 from watchout.common.reservations import Reservation
 from watchout.router import reservation_sync
 from watchout.router.record_store import ReservationChange
 from watchout.router.reservation_sync import ReservationSync
+from watchout.router.slots.kv_records import KvRecords
+from watchout.router.slots.kv_reservations import KvReservations
 from watchout.router.streams import ownership
 from watchout.router.streams.registry import Streams
 
@@ -130,3 +134,30 @@ async def test_when_the_store_refuses_all_is_written_the_next_time(streams: Stre
     store.is_full = False
     await sync.close(NOW, NOW_MS)
     assert [(len(changes), whole) for changes, whole in store.saved] == [(10, True)]
+
+
+async def test_the_next_router_of_a_slot_is_above_the_frame_ids_of_a_camera_whose_gateway_was_lost_with_the_router(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("watchout.router.slots.kv_reservations.AGAIN_S", 0.01)
+    store, last = MemoryKeyValue(), 180_000
+
+    async def router_of(epoch: int) -> tuple[Streams, ReservationSync, KvRecords]:
+        streams, records = Streams(epoch, max_streams=100), KvRecords(store, "reservations", 0, epoch, "ids")
+        sync = ReservationSync(streams, KvReservations(records))
+        await sync.restore(NOW, NOW_MS)
+        return streams, sync, records
+
+    def first_id_at(streams: Streams, member: bytes) -> int:
+        granted = streams.claim(member, Claim(request=1, stream="cam", user="ann"), NOW, NOW_MS)[-1].body
+        assert isinstance(granted, GrantedReply)
+        return granted.first_frame_id
+
+    former, sync, records = await router_of(5)
+    assert first_id_at(former, b"a" * 8) == 1
+    for frame_id in range(0, last, 300):
+        former.report(b"a" * 8, StreamReport(rows=[("cam", frame_id, frame_id, 10.0, NOW_MS)]))
+        sync.save(NOW, NOW_MS)
+    await eventually(lambda: not records.unwritten)
+    later, _, _ = await router_of(1000)
+    assert first_id_at(later, b"b" * 8) > last
