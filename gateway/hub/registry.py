@@ -350,7 +350,8 @@ class Hub:
             return
         if stream.publication is not None:
             return
-        if message.term > stream.term:
+        # Of a stream with a publisher the router knows the term. Of one without, it may have missed the last.
+        if message.term > stream.term or (message.term < stream.term and message.status != "offline"):
             stream.term = message.term
             self.delivery.drop_over_rate(stream)
         if owner is not None:

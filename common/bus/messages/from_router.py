@@ -128,8 +128,9 @@ class StatusUpdate(Message, frozen=True, tag="status"):
     """Sent by the router to a gateway with interest in a stream, when the interest begins and at each change.
 
     The gateway passes `status` on to its viewers, and ends subscriptions of viewers who may not view streams of the
-    owner (`user`, None: nobody has registered it, and `organizations`). `timestamp` is in ms since 1970; of two
-    updates the one with the higher `term` holds. `info` is what the camera says of itself, as JSON, empty for nothing.
+    owner (`user`, None: nobody has registered it, and `organizations`). `timestamp` is in ms since 1970. Where there
+    is a publisher, `term` is its term; of an offline stream the highest one that was told holds. `info` is what the
+    camera says of itself, as JSON, empty for nothing.
     """
 
     stream: StreamId

@@ -81,6 +81,19 @@ def test_what_the_router_says_is_its_last_word_except_of_a_camera_here(harness: 
     harness.hub.release(publication, ms(2))
 
 
+def test_a_term_that_the_router_does_not_have_holds_until_it_tells_the_publishers_term(harness: HubHarness) -> None:
+    screen = FakeViewer(harness.hub)
+    screen.subscribe("door", "streaming", "ann")
+    harness.hub.on_status(word("streaming", term=2**50), 1.0, ms(1))  # 6, if it had not changed on its way
+    harness.hub.delivery.on_remote_frame(remote(1, term=6), 1.0)
+    harness.hub.on_status(word("offline", term=6), 1.0, ms(1))
+    harness.hub.delivery.on_remote_frame(remote(2, term=6), 1.0)
+    assert screen.frames == []
+    harness.hub.on_status(word("online", term=6), 1.0, ms(1))
+    harness.hub.delivery.on_remote_frame(remote(3, term=6), 1.0)
+    assert screen.frames == [("door", 3)]
+
+
 def test_a_new_owner_elsewhere_does_not_inherit_the_last_picture(harness: HubHarness) -> None:
     FakeViewer(harness.hub).subscribe("door", "streaming", "ann")
     harness.hub.delivery.on_remote_frame(remote(1, term=5), 0.0)
