@@ -514,7 +514,7 @@ async def test_an_absolute_address_without_a_path_is_the_front_page(url, clients
         ("http://h/x", 404),
     ):
         raw = await clients.raw(url)
-        await raw.send(request(f"GET http://{target} HTTP/1.1"))
+        await raw.send(request(f"GET {target} HTTP/1.1"))
         assert (await raw.answer()).status == status, target
 
 
