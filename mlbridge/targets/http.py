@@ -22,6 +22,7 @@ from watchout.common.ml_targets import kinds
 from watchout.common.ml_targets.reach import SchemeHint
 from watchout.common.settings import Settings
 from watchout.common.toolbox.http_bounds import BodyTooLarge
+from watchout.common.toolbox.renewed import Renewed
 from watchout.common.toolbox.retry import read_retry_after
 from watchout.common.tracing.context import TRACEPARENT
 from watchout.mlbridge.breaker import MAX_RETRY_AFTER_S
@@ -78,7 +79,7 @@ class HttpTarget:
             ``auto``: as the service accepts.
         batch: most frames in one request; 1: each frame is sent alone.
         headers: sent with every request.
-        tls: TLS context; None: the system's authorities for ``https``.
+        tls: TLS context of each new connection; None: the system's authorities for ``https``.
     """
 
     declaration: ClassVar = kinds.HTTP
@@ -92,7 +93,7 @@ class HttpTarget:
         body_format: str = "auto",
         batch: int = 1,
         headers: Mapping[str, str] | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Renewed[ssl.SSLContext] | None = None,
     ) -> None:
         base = URL(url)
         self._url = (base / "analyze").with_query(base.query)
@@ -270,5 +271,5 @@ def open_target(url: str, settings: Settings) -> HttpTarget:
         body_format=settings.ml_http_format,
         batch=settings.ml_batch,
         headers=dict(settings.ml_headers),
-        tls=ClientTls.of(settings).context() if HttpTarget.declaration.uses_tls(url) else None,
+        tls=ClientTls.of(settings).renewed() if HttpTarget.declaration.uses_tls(url) else None,
     )

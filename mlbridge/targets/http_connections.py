@@ -22,6 +22,7 @@ from watchout.common.supervisor import Alarm
 from watchout.common.toolbox.http_bounds import KEEPALIVE_S, BodyTooLarge
 from watchout.common.toolbox.name_lookup import look_up
 from watchout.common.toolbox.reason import reason
+from watchout.common.toolbox.renewed import Renewed
 from watchout.mlbridge.targets.http_response import BadResponse, HttpResponse, ResponseReader
 
 #: How long the addresses of a name are kept, in seconds.
@@ -101,7 +102,7 @@ class HttpConnections:
         connections: most connections at a time; further requests wait for one.
         timeout_s: deadline of a request from connecting to the last byte, in seconds.
         max_body_bytes: most bytes of a response's body.
-        tls: the context for ``https``; None: certificates of the system's authorities.
+        tls: the context of each new connection for ``https``; None: certificates of the system's authorities.
 
     Raises:
         ValueError: a header holds a line end or a NUL.
@@ -115,13 +116,13 @@ class HttpConnections:
         connections: int,
         timeout_s: float,
         max_body_bytes: int,
-        tls: ssl.SSLContext | None = None,
+        tls: Renewed[ssl.SSLContext] | None = None,
     ) -> None:
         self._url = url
         self._head = request_head(url, headers)
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
-        self._tls = (tls or ssl.create_default_context()) if url.scheme == "https" else None
+        self._tls = tls or Renewed("", (), ssl.create_default_context) if url.scheme == "https" else None
         self._loop = asyncio.get_running_loop()
         #: Requests that may still begin; 0 while others wait for their turn.
         self._room = connections
@@ -280,7 +281,8 @@ class HttpConnections:
             )
             await self._loop.create_connection(
                 lambda: connection,
-                sock=sock, ssl=self._tls, server_hostname=host if self._tls is not None else None,
+                sock=sock, ssl=None if self._tls is None else self._tls.look(),
+                server_hostname=None if self._tls is None else host,
             )  # fmt: skip
         except ssl.SSLCertVerificationError as error:
             text = getattr(error, "verify_message", "") or type(error).__name__

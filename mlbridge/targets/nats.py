@@ -25,6 +25,7 @@ from watchout.common.settings import Settings
 from watchout.common.toolbox.futures import retrieve_exception
 from watchout.common.toolbox.nats_client import StrictClient
 from watchout.common.toolbox.reason import reason_with_text
+from watchout.common.toolbox.renewed import Renewed
 from watchout.mlbridge.refusals import Blame
 from watchout.mlbridge.targets.address import Channels, without_credentials
 from watchout.mlbridge.targets.bodies import packed_body
@@ -56,12 +57,12 @@ class NatsTarget:
         url: URL of the server, with credentials and the names of subjects.
         timeout_s: deadline of a frame, in seconds, for error texts; the caller enforces it.
         group: bridges of one group share the alerts (a NATS queue group).
-        tls: TLS context; None: no TLS.
+        tls: TLS context of each new connection; None: no TLS.
     """
 
     declaration: ClassVar = kinds.NATS
 
-    def __init__(self, url: str, *, timeout_s: float, group: str, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, url: str, *, timeout_s: float, group: str, tls: Renewed[ssl.SSLContext] | None) -> None:
         self._url = url
         self._timeout_s = timeout_s
         self._queue = f"watchout-{group}"
@@ -157,7 +158,7 @@ class NatsTarget:
                 user=unquote(parts.username) if parts.username and parts.password is not None else None,
                 password=unquote(parts.password) if parts.password is not None else None,
                 token=unquote(parts.username) if parts.username and parts.password is None else None,
-                tls=self._tls,
+                tls=None if self._tls is None else self._tls.look(),
                 allow_reconnect=False,
                 connect_timeout=int(OPEN_S),
                 ping_interval=PING_S,
@@ -277,5 +278,5 @@ def open_target(url: str, settings: Settings) -> NatsTarget:
     tls = ClientTls.of(settings)
     secure = NatsTarget.declaration.uses_tls(url) or tls != ClientTls()
     return NatsTarget(
-        url, timeout_s=settings.ml_timeout_s, group=settings.ml_group, tls=tls.context() if secure else None
+        url, timeout_s=settings.ml_timeout_s, group=settings.ml_group, tls=tls.renewed() if secure else None
     )

@@ -81,7 +81,12 @@ class _Connection(Connection):
 
 
 class _TlsConnection(_Connection, SSLConnection):
-    """The same over TLS."""
+    """The same over TLS. It is connected again and again, each time with the certificates that the files then hold."""
+
+    async def disconnect(self, *args: Any, **options: Any) -> None:
+        """Drop the connection, and the certificates with it: the library would keep those of the first time."""
+        await super().disconnect(*args, **options)
+        self.ssl_context.context = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from watchout.common.errors import StartError
 from watchout.common.settings import Settings
+from watchout.common.toolbox.renewed import Renewed
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,14 @@ class ClientTls:
     def of(cls, settings: Settings) -> ClientTls:
         """Return the files that the settings name."""
         return cls(settings.ml_tls_ca, settings.ml_tls_cert, settings.ml_tls_key)
+
+    def renewed(self) -> Renewed[ssl.SSLContext]:
+        """Return the context of a client, made anew when a file has changed; `look` at it before each connection.
+
+        Raises:
+            StartError: a file holds no certificate, or no unencrypted key.
+        """
+        return Renewed("certificates for the ML service", (self.ca, self.cert, self.key), self.context)
 
     def context(self) -> ssl.SSLContext:
         """Return the context of a client. It always checks the name of the host.

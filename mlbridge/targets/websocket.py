@@ -21,6 +21,7 @@ from watchout.common.ml_targets import kinds
 from watchout.common.service import Tasks
 from watchout.common.settings import Settings
 from watchout.common.toolbox.reason import reason_with_text
+from watchout.common.toolbox.renewed import Renewed
 from watchout.mlbridge.refusals import Blame
 from watchout.mlbridge.targets.address import without_credentials
 from watchout.mlbridge.targets.bodies import json_body
@@ -52,7 +53,7 @@ class WebSocketTarget:
         url: URL of the WebSocket.
         timeout_s: deadline of a frame, in seconds; the caller enforces it.
         headers: sent with the handshake.
-        tls: TLS context; None: the system's authorities for ``wss``.
+        tls: TLS context of each new connection; None: the system's authorities for ``wss``.
     """
 
     declaration: ClassVar = kinds.WEBSOCKET
@@ -63,7 +64,7 @@ class WebSocketTarget:
         *,
         timeout_s: float,
         headers: Mapping[str, str] | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Renewed[ssl.SSLContext] | None = None,
     ) -> None:
         self._url = url
         self._timeout_s = timeout_s
@@ -119,7 +120,7 @@ class WebSocketTarget:
             connection.transport.abort()  # where the closing handshake was cut short
 
     def _opening(self) -> connect:
-        secure: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls}
+        secure: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls.look()}
         return connect(
             self._url,
             additional_headers=self._headers,
@@ -283,5 +284,5 @@ def open_target(url: str, settings: Settings) -> WebSocketTarget:
         url,
         timeout_s=settings.ml_timeout_s,
         headers=dict(settings.ml_headers),
-        tls=ClientTls.of(settings).context() if WebSocketTarget.declaration.uses_tls(url) else None,
+        tls=ClientTls.of(settings).renewed() if WebSocketTarget.declaration.uses_tls(url) else None,
     )

@@ -45,11 +45,13 @@ class MlServiceSettings:
     )  # fmt: skip
     ml_tls_ca: Path | None = _GROUP.setting(
         "ML_TLS_CA", parsers.file, None, expects="file",
-        help="Authorities in PEM by which the ML service's certificate is verified. Not set: the system's.",
+        help="Authorities in PEM by which the ML service's certificate is verified. Not set: the system's. A changed "
+        "file is used at the next connection, without a restart.",
     )  # fmt: skip
     ml_tls_cert: Path | None = _GROUP.setting(
         "ML_TLS_CERT", parsers.file, None, expects="file",
-        help="Client certificate in PEM that mlbridge presents to the ML service.",
+        help="Client certificate in PEM that mlbridge presents to the ML service. A changed file is used at the next "
+        "connection, without a restart.",
     )  # fmt: skip
     ml_tls_key: Path | None = _GROUP.setting(
         "ML_TLS_KEY", parsers.file, None, expects="file",
