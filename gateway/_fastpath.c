@@ -21,6 +21,8 @@ enum { BINARY_HEAD = 18, MAGIC = 0x57, VERSION = 1, VIDEO_FRAME = 1, LAST_CODEC 
 enum { BUS_HEAD = 33, BUS_PLACES = 8, BUS_MAGIC = 0x46, BUS_VERSION = 1, TEXT_MESSAGE = 3, BINARY_MESSAGE = 4, LAST_VALUE = 6 };
 #define MAX_TIMESTAMP ((UINT64_C(1) << 53) - 1)
 #define MAX_FRAME_ID UINT64_C(0xffffffff)
+/* `common.bus.messages.fields.MAX_TERM`. */
+#define MAX_TERM ((UINT64_C(1) << 62) + (UINT64_C(1) << 56))
 
 /* Version of the functions: raise it with their arguments or results, also in gateway/fastpath.py. */
 enum { INTERFACE = 5 };
@@ -821,7 +823,8 @@ static PyObject *remote(PyObject *Py_UNUSED(module), PyObject *arg)
     const unsigned char *data = view.buf, *name = data + BUS_HEAD, *message;
     PyObject *made, *found = NULL;
     if (view.len < BUS_HEAD + BUS_PLACES || data[0] != BUS_MAGIC || data[1] != BUS_VERSION
-        || (data[2] != TEXT_MESSAGE && data[2] != BINARY_MESSAGE) || memcmp(data + 24, everybody, 8) != 0)
+        || (data[2] != TEXT_MESSAGE && data[2] != BINARY_MESSAGE) || memcmp(data + 24, everybody, 8) != 0
+        || big_endian(data + 16, 8) >= MAX_TERM)
         goto done;
     int is_text = data[2] == TEXT_MESSAGE, codec = data[3];
     Py_ssize_t name_size = data[32], size = view.len - BUS_HEAD - BUS_PLACES - name_size;

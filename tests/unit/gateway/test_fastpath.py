@@ -21,6 +21,7 @@ from watchout.common.bus.frames import (
     decode_frame,
     read_frame_head,
 )
+from watchout.common.bus.messages.fields import MAX_TERM
 from watchout.common.errors import BusError, ClientError
 from watchout.common.media.codecs import BY_NUMBER, BY_VALUE, Codec
 from watchout.common.media.frames import Frame, FrameFault, decode_text, json_head, parse_binary, timestamp_of_binary
@@ -705,6 +706,14 @@ def test_a_frame_of_another_gateway_is_read_as_python_reads_it(
     found = remote(memoryview(bytearray(data)) if view else data)
     assert found is not None
     assert looks_of(Frame.of_message(*found)) == as_python_reads(data)
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_a_frame_of_another_gateway_has_a_term_that_a_router_can_grant(text: bool) -> None:
+    data = bytearray(crossing(b"picture", text=text))
+    for term in (MAX_TERM - 1, MAX_TERM, 2**64 - 1):
+        struct.pack_into(">Q", data, 16, term)
+        assert (remote(bytes(data)) is not None) == (as_python_reads(bytes(data)) is not None) == (term < MAX_TERM)
 
 
 @settings(max_examples=800)
