@@ -170,9 +170,9 @@ class Mjpeg:
             self._writing = None
 
     def _take_waiting(self, now: float) -> Frame | None:
-        """Remove and return the frame that waits; None: none waits, or the rate does not permit it yet."""
+        """Remove and return the frame that waits; None: none waits, it may not be sent, or not yet by the rate."""
         subscription = self._subscription
-        if subscription.is_over_rate(now) or (frame := subscription.take_waiting()) is None:
+        if self._ended or subscription.is_over_rate(now) or (frame := subscription.take_waiting()) is None:
             return None
         subscription.take_rate(now)
         subscription.mark_sent(frame, now)

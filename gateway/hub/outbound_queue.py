@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from watchout.common.media.drop_policy import STANDALONE
 from watchout.common.media.frames import Frame
 from watchout.common.settings import Settings
 from watchout.gateway.hub.subscription import DropReason, Subscription
@@ -93,9 +94,11 @@ class OutboundQueue:
             return False
         paced = subscription.sampler is not None or subscription.window is not None
         reason = self._waits_for(subscription, now) if paced or self.blocked else None
-        if waiting is not None and not frame.kind.policy.replaces(waiting.kind, frame.kind):
-            subscription.drop(reason or _reason_of(subscription))
-            return False
+        if waiting is not None:
+            kind = frame.kind
+            if kind is not STANDALONE and not kind.policy.replaces(waiting.kind, kind):
+                subscription.drop(reason or _reason_of(subscription))
+                return False
         if reason is not None:
             self._keep(subscription, frame, reason, now)
             return False

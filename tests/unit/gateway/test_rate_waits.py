@@ -305,6 +305,16 @@ async def test_a_moving_picture_that_is_repeated_takes_none_that_waits(context: 
     assert (first.frame_id, second.frame_id, picture._take_waiting(99.0)) == (1, 2, None)
 
 
+async def test_a_moving_picture_that_has_ended_sends_nothing_that_comes_before_it_is_unsubscribed(
+    context: SimpleNamespace,
+) -> None:
+    subscription = Subscription("door", ANN, video=True, alerts=False, format="binary")
+    picture = Mjpeg(context, subscription, AcceptedPictures(), None)  # type: ignore[arg-type]
+    picture.end("UNAUTHORIZED")
+    picture.send_frame(subscription, Frame("door", 1, 0, picture=JPEG), 10.0)
+    assert picture._take_waiting(10.0) is None
+
+
 @pytest.mark.parametrize("bad", [b"null", HEADLESS, PNG], ids=["none", "headless", "png"])
 async def test_of_a_moving_picture_what_its_reader_cannot_show_hides_none_and_counts_against_no_rate(
     context: SimpleNamespace, bad: bytes
