@@ -52,8 +52,8 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_closing", "_context", "_encrypt", "_full", "_loop", "_owner", "_paused", "_protocol", "_replied", "_resuming",
-        "_scratch", "_session", "_socket", "_timer", "_write",
+        "_closing", "_context", "_encrypt", "_full", "_half_open", "_loop", "_owner", "_paused", "_protocol",
+        "_replied", "_resuming", "_scratch", "_session", "_socket", "_timer", "_write",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +73,8 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
         self._owner: SecuredProtocol | None = owner
         self._protocol: asyncio.BaseProtocol = owner
         self._closing = self._paused = self._full = self._resuming = False
+        #: The peer has ended its side, and gets what is still to be sent.
+        self._half_open = False
         #: Bytes of replies of TLS itself since the socket is full.
         self._replied = 0
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(handshake_s, self._on_handshake_timeout)
@@ -93,7 +95,7 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """Handle the end of the peer's bytes: without the end of TLS before it, nothing tells that they are all."""
-        return False
+        return self._half_open and not self._closing
 
     def pause_writing(self) -> None:
         """Tell who writes that the kernel takes no more."""
@@ -190,13 +192,14 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
         self._write(reply)
 
     def _on_ended(self) -> None:
-        """Handle the peer's close_notify: it sends nothing more, and this side ends as well."""
+        """Handle the peer's close_notify: it sends nothing more. This side ends as well, or after the last answer."""
         if self._closing:
             self._socket.close()
-            return
-        self._protocol.eof_received()  # type: ignore[attr-defined] # both kinds of protocols have it
-        self.close()
-        self._socket.close()
+        elif self._protocol.eof_received():  # type: ignore[attr-defined] # both kinds of protocols have it
+            self._half_open = True
+        else:
+            self.close()
+            self._socket.close()
 
     # ── asyncio.Transport: what the connection carries ───────────────────────────────────────────────────────────
 
@@ -297,6 +300,9 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
         self._closing = True
         self._stop_timer()
         self._write(self._session.end())
+        if self._half_open:
+            self._socket.close()
+            return
         self._timer = self._loop.call_later(SHUTDOWN_S, self._socket.abort)
         self._socket.resume_reading()
 

@@ -77,6 +77,7 @@ class Owner(SecuredProtocol):
         self.got: list[bytes] = []
         self.heard: list[str] = []
         self.failed: Exception | None = None
+        self.answers = False
         self.on_data: Callable[[], None] = lambda: None
 
     def on_secured(self, transport: asyncio.Transport) -> None:
@@ -91,7 +92,7 @@ class Owner(SecuredProtocol):
 
     def eof_received(self) -> bool | None:
         self.heard.append("eof")
-        return None
+        return self.answers
 
     def pause_writing(self) -> None:
         self.heard.append("full")
@@ -286,6 +287,23 @@ async def test_the_end_of_the_peer_is_told_and_answered(place: Place) -> None:
     assert place.owner.heard == ["eof"]
     assert place.socket.calls[-1] == "close"
     place.into.write(place.socket.taken())
+    place.peer.unwrap()
+
+
+async def test_a_peer_that_ended_its_side_gets_the_answer_that_is_still_to_come(place: Place) -> None:
+    place.owner.answers = True
+    with contextlib.suppress(ssl.SSLWantReadError):
+        place.peer.unwrap()
+    place.deliver()
+    assert place.owner.heard == ["eof"]
+    assert place.made.eof_received() is True, "the end of its bytes follows that of TLS"
+    assert not place.made.is_closing()
+    place.made.write(b"the answer")
+    place.made.close()
+    assert place.socket.calls[-1] == "close"
+    assert place.made.eof_received() is False
+    place.into.write(place.socket.taken())
+    assert place.peer.read(100) == b"the answer"
     place.peer.unwrap()
 
 
