@@ -34,11 +34,15 @@ class BucketValue:
 
 @dataclass(frozen=True, slots=True)
 class BucketCopies:
-    """How many servers have a copy of a bucket, how many are to have one, and why they are fewer; "": not known."""
+    """How many servers have a copy of a bucket, how many are to have one, and why they are fewer; "": not known.
+
+    `behind` are the servers that are there and whose copy is not up to date.
+    """
 
     count: int
     wanted: int
     fault: str = ""
+    behind: tuple[str, ...] = ()
 
 
 class KeyValue(Protocol):

@@ -13,7 +13,8 @@ class MemoryKeyValue:
 
     `down`: every request fails. `led_here`: what `is_led_here` says. `lose_replies`: so many of the next writes are
     made, and their replies are lost. `led_by`: the first of `servers`; `moved_to`: what `move_leader` was asked.
-    `places`: servers for a copy; `tried`: how often `add_copies` was called.
+    `places`: servers for a copy; `behind`: those whose copy is not up to date; `tried`: how often `add_copies` was
+    called.
     """
 
     def __init__(self) -> None:
@@ -26,6 +27,7 @@ class MemoryKeyValue:
         self.led_by: str | None = None
         self.members = ("n1", "n2", "n3")
         self.places = 3
+        self.behind: tuple[str, ...] = ()
         self.tried = 0
         self.moved_to: list[str] = []
         self.writes = 0
@@ -60,7 +62,7 @@ class MemoryKeyValue:
 
     async def copies(self) -> BucketCopies:
         await self._reached()
-        return BucketCopies(len(self.members), 3)
+        return BucketCopies(len(self.members), 3, behind=self.behind)
 
     async def add_copies(self) -> BucketCopies:
         self.tried += 1

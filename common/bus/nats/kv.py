@@ -124,8 +124,10 @@ class NatsKeyValue:
 
     async def copies(self) -> BucketCopies:
         """Return how many servers have a copy. See `KeyValue.copies`."""
-        config = (await self._info(await self._context())).config
-        return BucketCopies(config.num_replicas or 1, self._wanted())
+        info = await self._info(await self._context())
+        others = () if info.cluster is None else info.cluster.replicas or ()
+        behind = tuple(each.name for each in others if each.name and not each.current and not each.offline)
+        return BucketCopies(info.config.num_replicas or 1, self._wanted(), behind=behind)
 
     async def add_copies(self) -> BucketCopies:
         """Give the bucket the copies that it lacks. See `KeyValue.add_copies`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.kit.memory_kv import MemoryKeyValue
-from watchout.router.slots.bucket_copies import AGAIN_S, LOG_EVERY_S, LOOK_EVERY_S, CopiesKeeper
+from watchout.router.slots.bucket_copies import AGAIN_S, LOG_EVERY_S, LOOK_EVERY_S, STUCK_S, CopiesKeeper
 
 
 class Place:
@@ -80,3 +80,35 @@ async def test_whoever_looks_after_another_process_says_it_itself(capsys: pytest
     place.keeper.forget()
     await place.pass_s(AGAIN_S)
     assert capsys.readouterr().out.count("has 1 of 3 copies") == 2
+
+
+async def test_a_copy_that_stands_still_is_said_after_a_minute_and_again_while_it_lasts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    place = Place(3, 3)
+    place.store.behind = ("n2",)
+    await place.pass_s(STUCK_S)
+    assert capsys.readouterr().out == ""
+    await place.pass_s(LOG_EVERY_S)
+    told = capsys.readouterr().out
+    assert told.count("stand still; after a full disk: make room, and restart that nats-server") == 1
+    assert "n2" in told
+    await place.pass_s(LOOK_EVERY_S)
+    assert capsys.readouterr().out.count("stand still;") == 1
+    place.store.behind = ("n2", "n3")
+    await place.pass_s(STUCK_S + LOOK_EVERY_S)
+    assert "n3" in capsys.readouterr().out
+    place.store.behind = ()
+    await place.pass_s(LOOK_EVERY_S)
+    assert "no copy of the bucket of the leases stands still any more" in capsys.readouterr().out
+
+
+async def test_a_copy_that_is_behind_now_and_then_is_none_that_stands_still(capsys: pytest.CaptureFixture[str]) -> None:
+    place = Place(3, 3)
+    for behind in [("n2",), (), ("n3",), ("n2",)] * 9:
+        place.store.behind = behind
+        await place.pass_s(LOOK_EVERY_S)
+    for down in (False, True) * 5:  # what was meanwhile is not known
+        place.store.behind, place.store.down = ("n2",), down
+        await place.pass_s(LOOK_EVERY_S)
+    assert capsys.readouterr().out == ""

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from nats.js.api import StreamConfig
+from nats.js.api import ClusterInfo, PeerInfo, StreamConfig
 from nats.js.errors import APIError, NoStreamResponseError, ServiceUnavailableError
 
 from watchout.common.bus.key_value import MIN_VALUE_BYTES, BucketCopies
@@ -103,12 +103,13 @@ class Server:
     def __init__(self, copies: int, places: int, refusal: Exception) -> None:
         self.config = StreamConfig(name="KV_things", num_replicas=copies)
         self.places, self.refusal, self.asked = places, refusal, list[int]()
+        self.cluster: ClusterInfo | None = None
 
     def jetstream(self, **_: Any) -> Any:
         return self
 
     async def stream_info(self, _name: str) -> Any:
-        return SimpleNamespace(config=self.config)
+        return SimpleNamespace(config=self.config, cluster=self.cluster)
 
     async def update_stream(self, config: StreamConfig) -> None:
         self.asked.append(config.num_replicas or 0)
@@ -149,3 +150,17 @@ async def test_a_bucket_gets_as_many_copies_as_there_are_servers_for(
     assert server.asked == asked
     assert (now.count, now.wanted) == (found.count, found.wanted)
     assert (found.fault in now.fault) if found.fault else not now.fault
+
+
+async def test_copies_that_are_not_up_to_date_are_those_of_servers_that_are_there() -> None:
+    server = Server(3, 3, FEW)
+    peers = [("n1", True, None), ("n2", False, None), ("n3", False, True), ("n4", False, False)]
+    server.cluster = ClusterInfo(
+        leader="n0", replicas=[PeerInfo(name=name, current=now, offline=away) for name, now, away in peers]
+    )
+    client: Any = server
+    client.greeting, client.discovered_servers = {"cluster": "c"}, [None] * 4
+    connection: Any = SimpleNamespace(client=client)
+    bucket = kv.NatsKeyValue(connection, "things")
+    bucket._is_made = True
+    assert await bucket.copies() == BucketCopies(3, 3, behind=("n2", "n4"))
