@@ -123,6 +123,7 @@ class Writing:
         self._house = house
         self.longest_s, self._written_at = 0.0, time.monotonic()
         self._task: asyncio.Task[None] | None = None
+        self._ends = False
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._write())
@@ -130,6 +131,7 @@ class Writing:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
+        self._ends = True  # a reply that comes with the cancellation may swallow that
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -144,7 +146,7 @@ class Writing:
         await eventually(lambda: self._written_at > since, COMES_S, "the store takes no writes")
 
     async def _write(self) -> None:
-        while True:
+        while not self._ends:
             asked_at = time.monotonic()
             with contextlib.suppress(Exception):
                 await self._house.jetstream().publish(f"$KV.{self._house.name}-slots.test", b"", timeout=0.5)
