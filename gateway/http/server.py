@@ -61,6 +61,11 @@ class JsonRequestHandler(web.RequestHandler, HttpConnection):
             self.close()
         return True
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Release everything; a body refers to its connection."""
+        self.body = None
+        super().connection_lost(exc)
+
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
