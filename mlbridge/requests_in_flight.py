@@ -6,9 +6,14 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from watchout.mlbridge.failover import Failover, Turn
 from watchout.mlbridge.refusals import LATE_TIMES, RESULTS_LAST_S, LatestResults
+
+#: Streams whose last result is so old, in seconds, and of which nothing is in flight, are idle: what is measured of them
+#: is not disturbed by another stream's request.
+IDLE_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,8 @@ class RequestsInFlight:
         """Return when a frame of a stream on trial may be sent, as far as room for other streams is concerned.
 
         While other streams get results, those on trial have half of the room, not counting requests that are stuck.
-        Where that is room for one request they have half of the time, and none while the latency is measured.
+        Where that is room for one request they have half of the time. While the latency of single requests is measured
+        they have none, unless the others are idle.
 
         Args:
             now: the current time, in seconds.
@@ -123,12 +129,13 @@ class RequestsInFlight:
         Returns:
             A time in seconds; minus infinity: now.
         """
-        others_until = self.latest[self._endpoints.in_use].received.at + RESULTS_LAST_S
+        received_at = self.latest[self._endpoints.in_use].received.at
+        others_until = received_at + RESULTS_LAST_S
         if self._endpoints.away or now >= others_until:
             return -math.inf
         limiter = self._endpoints.each[self._endpoints.in_use].limiter
         if limiter.measures(now):
-            return others_until
+            return others_until if self._requests else min(others_until, received_at + IDLE_S)
         if retry or not self.trials:
             return -math.inf if retry or limiter.limit > 3 else min(others_until, self.trial_from)
         unfinished = self.trials - self.stuck(now)

@@ -7,6 +7,8 @@ import pytest
 from tests.unit.mlbridge.scheduler_kit import make, offer, sent, ticket
 from watchout.mlbridge.breaker import FIRST_PAUSE_S, OPEN_AFTER
 from watchout.mlbridge.commands import CancelRequest, OfferOutcome, ResultOutcome, SendFrame
+from watchout.mlbridge.concurrency_limit import MEASURE_EVERY_S
+from watchout.mlbridge.requests_in_flight import IDLE_S
 from watchout.mlbridge.scheduled_stream import LOWER_AFTER_S
 from watchout.mlbridge.scheduler import FORGET_AFTER_S, REPORTED_FOR_S
 
@@ -337,3 +339,25 @@ def test_clear_lets_go_of_what_waits_and_not_of_what_is_under_way() -> None:
     assert (scheduler.waiting, scheduler.waiting_bytes, scheduler.in_flight) == (0, 0, 1)
     assert scheduler.on_result(number, 0.1) is ResultOutcome.COUNTS
     assert scheduler.due(0.1) == []
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_a_new_stream_waits_for_a_measurement_only_while_others_send(is_idle: bool) -> None:
+    """The frame of a camera that sends one burst now and then must not become too old for others that sent theirs."""
+    scheduler = make(in_flight=4, max_fps=100.0)
+    limiter = scheduler.endpoints.each[0].limiter
+    now, number = 0.0, 0
+    while not limiter.measures(now + 0.01):
+        now, number = now + 0.1, number + 1
+        assert now < 2 * MEASURE_EVERY_S
+        offer(scheduler, "old", number, now)
+        scheduler.on_result(ticket(scheduler.due(now)), now + 0.01)
+    offer(scheduler, "new", 1, now + 0.02)
+    assert sent(scheduler.due(now + 0.02)) == []
+    if is_idle:
+        assert scheduler.next_at() == pytest.approx(now + 0.01 + IDLE_S)
+        assert sent(scheduler.due(now + 0.02 + IDLE_S)) == ["new1"]
+    else:
+        offer(scheduler, "old", number + 1, now + 0.3)
+        assert sent(scheduler.due(now + 0.3)) == [f"old{number + 1}"]
+        assert sent(scheduler.due(now + 0.02 + IDLE_S)) == []
