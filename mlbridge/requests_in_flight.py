@@ -11,8 +11,8 @@ from typing import Final
 from watchout.mlbridge.failover import Failover, Turn
 from watchout.mlbridge.refusals import LATE_TIMES, RESULTS_LAST_S, LatestResults
 
-#: Streams whose last result is so old, in seconds, and of which nothing is in flight, are idle: what is measured of them
-#: is not disturbed by another stream's request.
+#: Streams whose last result is so old, in seconds, and of which nothing is in flight, are idle: a request of another
+#: stream does not disturb what is measured of them.
 IDLE_S: Final = 0.5
 
 
