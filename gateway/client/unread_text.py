@@ -40,6 +40,8 @@ def find_members(data: bytes) -> tuple[dict[str, memoryview], bool]:
         colon = _COLON.match(data, at)
         if not isinstance(key, str) or colon is None:
             break
+        if not key.isascii():  # its bytes were read as characters
+            key = _decoder.decode(data[step.end() : at].decode("utf-8", "replace"))
         begin = colon.end()
         _, at = _scan(data, begin)
         if at == begin:

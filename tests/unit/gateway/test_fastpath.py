@@ -287,6 +287,7 @@ def judged(data: bytes) -> VideoFrame | None:
     st.integers(0, 2),
     st.sampled_from(KEYS),
 )
+@example([], "AA==", [('"type"', '"video-frame"'), ('"ü"', "0")], 0, False, "", 0, KEY)
 def test_what_it_takes_is_what_the_full_parser_says_it_is(
     before: list[tuple[str, str]],
     text: str,
